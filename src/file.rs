@@ -1,0 +1,1 @@
+//! Read and write whose errors name the path; atomic files and folders; path patterns.

@@ -1,0 +1,1 @@
+//! The fused operations of a training step.

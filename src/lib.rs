@@ -1,0 +1,38 @@
+//! gene-bert: pretrain, fine-tune and evaluate positionless transformers on single-cell atlases.
+//!
+//! The map. A room uses rooms of a lower rank only, never a sibling (`tests/it/layering.rs` checks
+//! it); rooms marked ∘ never name candle.
+//!
+//! | rank | room | what it owns |
+//! |---|---|---|
+//! | 0 | [`cell`] ∘ | the nouns that cross rooms: [`cell::CellSource`], [`cell::TokenizedCell`], [`cell::PackedBatch`] |
+//! | 0 | [`rng`] ∘ | every random stream, derived from (seed, stream, epoch, id) |
+//! | 0 | [`file`] ∘ | read and write whose errors name the path; atomic files and folders; path patterns |
+//! | 1 | [`h5ad`] ∘ | AnnData files of any encoding: row blocks and obs columns; knows no tokens |
+//! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
+//! | 1 | [`store`] ∘ | the other cell sources behind [`cell::CellSource`] |
+//! | 1 | [`kernels`] | the fused operations of a training step; the only `unsafe` |
+//! | 2 | [`tokenize`] ∘ | cell + vocabulary + settings → tokens |
+//! | 2 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
+//! | 2 | [`model`] | GeneBERT: config, embeddings, blocks, heads, init, weights on disk |
+//! | 2 | [`optim`] | AdamW, schedules, clipping |
+//! | 3 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |
+//! | 4 | [`prepare`] ∘ | jobs on data: build vocabularies, simulate cells |
+//! | 4 | [`train`] | the loop, hooks, checkpoints, evaluation, metrics |
+//! | 6 | [`cli`] | one file per subcommand: flags and `run`, no logic |
+
+pub mod cell;
+pub mod cli;
+pub mod config;
+pub mod file;
+pub mod h5ad;
+pub mod kernels;
+pub mod loader;
+pub mod model;
+pub mod optim;
+pub mod prepare;
+pub mod rng;
+pub mod store;
+pub mod tokenize;
+pub mod train;
+pub mod vocab;

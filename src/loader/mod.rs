@@ -1,0 +1,1 @@
+//! Many files as one data set: plan, collator, read-ahead, resumable state.

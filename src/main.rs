@@ -1,0 +1,2 @@
+//! The `gene-bert` command.
+fn main() {}

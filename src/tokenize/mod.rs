@@ -1,0 +1,1 @@
+//! Cell + vocabulary + settings → tokens.

@@ -1,0 +1,1 @@
+//! Genes and phenotype values ↔ frozen ids.

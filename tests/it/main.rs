@@ -1,0 +1,1 @@
+//! The integration tests: goldens, and the real command in a fresh folder.
