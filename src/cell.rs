@@ -116,7 +116,12 @@ impl PackedBatch {
 
     /// Number of tokens that the same batch has when every cell is padded to its longest.
     pub fn num_padded_tokens(&self) -> usize {
-        let longest = self.cu_seqlens.windows(2).map(|w| w[1] - w[0]).max().unwrap_or(0);
+        let longest = self
+            .cu_seqlens
+            .windows(2)
+            .map(|w| w[1] - w[0])
+            .max()
+            .unwrap_or(0);
         longest as usize * self.num_cells()
     }
 }

@@ -31,7 +31,10 @@ pub enum Stream {
 /// The generator of one stream.
 pub fn stream(seed: u64, stream: Stream, epoch: u64, id: u64) -> ChaCha8Rng {
     let mut key = [0u8; 32];
-    for (part, number) in key.chunks_exact_mut(8).zip([seed, stream as u64, epoch, id]) {
+    for (part, number) in key
+        .chunks_exact_mut(8)
+        .zip([seed, stream as u64, epoch, id])
+    {
         part.copy_from_slice(&number.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)

@@ -1,1 +1,3 @@
 //! The integration tests: goldens, and the real command in a fresh folder.
+
+mod shared;

@@ -1,0 +1,439 @@
+//! Files and folders that appear whole or not at all.
+//!
+//! A folder `NAME` is written as `.NAME.partial`; where `NAME` exists already, it is moved to
+//! `.NAME.replaced` for the instant between the two renames. Killed at any moment, a process
+//! leaves either `NAME` whole, or `.NAME.replaced` whole, which [`recover`] moves back.
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::FileError;
+
+const PARTIAL: &str = ".partial";
+const REPLACED: &str = ".replaced";
+
+/// Writes a file that is either the old one or the whole new one: hidden sibling, flush to the
+/// disk, rename, flush the folder.
+///
+/// # Errors
+/// The folder is absent or not writable, or the disk is full; the old file is untouched then.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let partial = sibling(path, &format!(".{}{PARTIAL}", std::process::id()))?;
+    let written = write_synced(&partial, bytes)
+        .and_then(|()| fs::rename(&partial, path).map_err(|e| FileError::io("write it", path, e)));
+    if let Err(error) = written {
+        let _ = fs::remove_file(&partial);
+        return Err(match error {
+            FileError::Io { action, source, .. } => FileError::io(action, path, source),
+            other => other,
+        });
+    }
+    sync_dir(parent(path))
+}
+
+/// Writes a file straight under its name and flushes it to the disk: for files inside a
+/// [`StagedDir`], whose own rename makes them appear. Removes it again where writing fails.
+///
+/// # Errors
+/// The folder is absent or not writable, or the disk is full.
+pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let write = |file: &mut File| file.write_all(bytes).and_then(|()| file.sync_all());
+    let mut file = File::create(path).map_err(|e| FileError::io("create it", path, e))?;
+    write(&mut file).map_err(|e| {
+        let _ = fs::remove_file(path);
+        FileError::io("write it", path, e)
+    })
+}
+
+/// A folder under construction: fill [`StagedDir::path`], then [`StagedDir::commit`]. Dropped
+/// without a commit, it is removed and nothing has changed.
+#[derive(Debug)]
+pub struct StagedDir {
+    partial: PathBuf,
+    replaced: PathBuf,
+    target: PathBuf,
+    committed: bool,
+}
+
+impl StagedDir {
+    /// Begins a folder that will be called `target`; its parents are created. Leftovers of a
+    /// killed process under the same name are cleared first.
+    ///
+    /// # Errors
+    /// The parent cannot be created or written to, or `target` is a file.
+    pub fn new(target: &Path) -> Result<Self, FileError> {
+        let partial = sibling(target, PARTIAL)?;
+        let replaced = sibling(target, REPLACED)?;
+        let parent = parent(target);
+        fs::create_dir_all(parent).map_err(|e| FileError::io("create the folder", parent, e))?;
+        restore(target, &partial, &replaced)?;
+        if target.exists() && !target.is_dir() {
+            let problem = "is a file, and a folder is to be written there";
+            return Err(FileError::BadPath {
+                path: target.to_owned(),
+                problem,
+            });
+        }
+        fs::create_dir(&partial).map_err(|e| FileError::io("create the folder", &partial, e))?;
+        Ok(Self {
+            partial,
+            replaced,
+            target: target.to_owned(),
+            committed: false,
+        })
+    }
+
+    /// Where to write the files.
+    pub fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Flushes every file to the disk and gives the folder its final name; a folder of that name
+    /// is replaced.
+    ///
+    /// # Errors
+    /// The disk is full or a rename is refused: the old folder, if any, is in its place then.
+    pub fn commit(mut self) -> Result<(), FileError> {
+        sync_tree(&self.partial)?;
+        let parent = parent(&self.target);
+        let refused = |e| FileError::io("rename the finished folder to it", &self.target, e);
+        let replaces = self.target.exists();
+        if replaces {
+            fs::rename(&self.target, &self.replaced).map_err(refused)?;
+        }
+        if let Err(error) = fs::rename(&self.partial, &self.target) {
+            if replaces {
+                let _ = fs::rename(&self.replaced, &self.target);
+            }
+            return Err(refused(error));
+        }
+        self.committed = true;
+        sync_dir(parent)?;
+        if replaces {
+            remove_tree(&self.replaced)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for StagedDir {
+    fn drop(&mut self) {
+        if !self.committed {
+            let _ = fs::remove_dir_all(&self.partial);
+        }
+    }
+}
+
+/// Clears what a killed process left in `folder`: half-written folders are removed, a folder that
+/// was being replaced is put back. Call it before looking for checkpoints; does nothing where
+/// `folder` is absent.
+///
+/// # Errors
+/// The folder cannot be listed or changed.
+pub fn recover(folder: &Path) -> Result<(), FileError> {
+    let entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(e) => return Err(FileError::io("list it", folder, e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| FileError::io("list it", folder, e))?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str().and_then(|n| n.strip_prefix('.')) else {
+            continue;
+        };
+        let is_dir = entry.path().is_dir();
+        let Some(stem) = name
+            .strip_suffix(PARTIAL)
+            .or_else(|| name.strip_suffix(REPLACED))
+        else {
+            continue;
+        };
+        if stem.is_empty() {
+            continue;
+        }
+        if is_dir {
+            let target = folder.join(stem);
+            restore(
+                &target,
+                &sibling(&target, PARTIAL)?,
+                &sibling(&target, REPLACED)?,
+            )?;
+        } else {
+            remove_stale_file(&entry.path(), stem);
+        }
+    }
+    Ok(())
+}
+
+/// Removes `.NAME.PID.partial` unless the process PID still runs (it may be writing it).
+fn remove_stale_file(path: &Path, stem: &str) {
+    let pid = stem
+        .rsplit_once('.')
+        .and_then(|(_, pid)| pid.parse::<u32>().ok());
+    let alive = pid.is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists());
+    if pid.is_some() && !alive {
+        let _ = fs::remove_file(path);
+    }
+}
+
+fn restore(target: &Path, partial: &Path, replaced: &Path) -> Result<(), FileError> {
+    if replaced.is_dir() {
+        if target.exists() {
+            remove_tree(replaced)?;
+        } else {
+            fs::rename(replaced, target).map_err(|e| FileError::io("put it back", target, e))?;
+        }
+    }
+    if partial.is_dir() {
+        remove_tree(partial)?;
+    }
+    Ok(())
+}
+
+fn remove_tree(path: &Path) -> Result<(), FileError> {
+    fs::remove_dir_all(path).map_err(|e| FileError::io("remove it", path, e))
+}
+
+/// `.NAME` + `suffix` in the same folder.
+fn sibling(path: &Path, suffix: &str) -> Result<PathBuf, FileError> {
+    let problem = "has no name of its own: give the path of a file or folder";
+    let name = path.file_name().ok_or_else(|| FileError::BadPath {
+        path: path.to_owned(),
+        problem,
+    })?;
+    let mut hidden = OsString::from(".");
+    hidden.push(name);
+    hidden.push(suffix);
+    Ok(path.with_file_name(hidden))
+}
+
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+fn sync_tree(folder: &Path) -> Result<(), FileError> {
+    let listed = |e| FileError::io("list it", folder, e);
+    for entry in fs::read_dir(folder).map_err(listed)? {
+        let path = entry.map_err(listed)?.path();
+        if path.is_dir() {
+            sync_tree(&path)?;
+        } else {
+            OpenOptions::new()
+                .read(true)
+                .open(&path)
+                .and_then(|file| file.sync_all())
+                .map_err(|e| FileError::io("flush it to the disk", &path, e))?;
+        }
+    }
+    sync_dir(folder)
+}
+
+/// Makes renames in `folder` last through a power cut; not every system can open a folder.
+fn sync_dir(folder: &Path) -> Result<(), FileError> {
+    if cfg!(unix) {
+        File::open(folder)
+            .and_then(|file| file.sync_all())
+            .map_err(|e| FileError::io("flush it to the disk", folder, e))?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_file_is_replaced_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a.json");
+        write_atomic(&path, b"one").unwrap();
+        write_atomic(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(names(dir.path()), ["a.json"]);
+        let absent = dir.path().join("no/such/a.json");
+        let text = write_atomic(&absent, b"x").unwrap_err().to_string();
+        assert!(
+            text.contains("no/such/a.json") && !text.contains("partial"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_folder_appears_on_commit_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("runs/checkpoint-1");
+        let staged = StagedDir::new(&target).unwrap();
+        write_synced(&staged.path().join("a"), b"1").unwrap();
+        assert!(!target.exists());
+        drop(staged);
+        assert!(names(target.parent().unwrap()).is_empty());
+
+        for text in ["first", "second"] {
+            let staged = StagedDir::new(&target).unwrap();
+            write_synced(&staged.path().join("a"), text.as_bytes()).unwrap();
+            staged.commit().unwrap();
+            assert_eq!(fs::read_to_string(target.join("a")).unwrap(), text);
+        }
+        assert_eq!(names(target.parent().unwrap()), ["checkpoint-1"]);
+    }
+
+    /// Every state that a kill can leave, by hand.
+    #[test]
+    fn every_interrupted_state_is_recovered() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str, text: &str| {
+            let folder = dir.path().join(name);
+            fs::create_dir(&folder).unwrap();
+            fs::write(folder.join("a"), text).unwrap();
+        };
+        let read = || fs::read_to_string(dir.path().join("best/a")).unwrap();
+        // Killed while writing.
+        make("best", "old");
+        make(".best.partial", "half");
+        recover(dir.path()).unwrap();
+        assert_eq!(
+            (read(), names(dir.path())),
+            ("old".into(), vec!["best".into()])
+        );
+        // Killed between the two renames: the new folder is complete, the old one is put back.
+        fs::rename(dir.path().join("best"), dir.path().join(".best.replaced")).unwrap();
+        make(".best.partial", "new");
+        recover(dir.path()).unwrap();
+        assert_eq!(
+            (read(), names(dir.path())),
+            ("old".into(), vec!["best".into()])
+        );
+        // Killed before the old folder was removed.
+        make(".best.replaced", "older");
+        recover(dir.path()).unwrap();
+        assert_eq!(
+            (read(), names(dir.path())),
+            ("old".into(), vec!["best".into()])
+        );
+        recover(&dir.path().join("absent")).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_way_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("run");
+        fs::write(&target, "x").unwrap();
+        let text = StagedDir::new(&target).unwrap_err().to_string();
+        assert!(text.contains("is a file"), "{text}");
+        assert_eq!(names(dir.path()), ["run"]);
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_full_disk_is_named_with_its_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("full");
+        std::os::unix::fs::symlink("/dev/full", &path).unwrap();
+        let text = write_synced(&path, b"x").unwrap_err().to_string();
+        assert!(
+            text.contains("full: cannot write it\nhint: the disk is full"),
+            "{text}"
+        );
+        assert!(names(dir.path()).is_empty());
+    }
+
+    /// Not a test of its own: run under a file-size limit by the test below.
+    #[test]
+    fn child_under_a_size_limit() {
+        let Some(folder) = std::env::var_os("GENE_BERT_TEST_LIMITED_FOLDER") else {
+            return;
+        };
+        let folder = PathBuf::from(folder);
+        let big = vec![7u8; 1 << 16];
+        let error = write_atomic(&folder.join("a.json"), &big).unwrap_err();
+        assert!(error.to_string().contains("hint: "), "{error}");
+        assert_eq!(fs::read(folder.join("a.json")).unwrap(), b"old");
+        let staged = StagedDir::new(&folder.join("checkpoint-1")).unwrap();
+        assert!(write_synced(&staged.path().join("weights"), &big).is_err());
+        drop(staged);
+        println!("limit reached");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_write_that_runs_out_of_room_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        write_atomic(&dir.path().join("a.json"), b"old").unwrap();
+        let output = std::process::Command::new("bash")
+            .args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""])
+            .arg(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "file::atomic::tests::child_under_a_size_limit",
+                "--nocapture",
+            ])
+            .env("GENE_BERT_TEST_LIMITED_FOLDER", dir.path())
+            .output()
+            .unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(
+            output.status.success() && text.contains("limit reached"),
+            "{output:?}"
+        );
+        assert_eq!(names(dir.path()), ["a.json"]);
+    }
+
+    /// A process killed at a random moment while it replaces a folder over and over.
+    #[cfg(unix)]
+    #[test]
+    fn kill_at_any_moment_leaves_a_whole_folder() {
+        const ROLE: &str = "GENE_BERT_TEST_KILLED_FOLDER";
+        if let Some(folder) = std::env::var_os(ROLE) {
+            let target = PathBuf::from(folder).join("best");
+            for round in 0u64.. {
+                let staged = StagedDir::new(&target).unwrap();
+                for file in ["a", "b", "c"] {
+                    write_synced(&staged.path().join(file), &round.to_le_bytes()).unwrap();
+                }
+                staged.commit().unwrap();
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let target = dir.path().join("best");
+        let staged = StagedDir::new(&target).unwrap();
+        for file in ["a", "b", "c"] {
+            write_synced(&staged.path().join(file), &0u64.to_le_bytes()).unwrap();
+        }
+        staged.commit().unwrap();
+        for kill in 0..15u64 {
+            let mut child = std::process::Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "file::atomic::tests::kill_at_any_moment_leaves_a_whole_folder",
+                ])
+                .env(ROLE, dir.path())
+                .stdout(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            std::thread::sleep(std::time::Duration::from_millis(20 + 7 * kill % 31));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            recover(dir.path()).unwrap();
+            assert_eq!(names(dir.path()), ["best"]);
+            assert_eq!(names(&target), ["a", "b", "c"]);
+            let read = |f: &str| fs::read(target.join(f)).unwrap();
+            assert!(read("a").len() == 8 && read("a") == read("b") && read("b") == read("c"));
+        }
+    }
+}
