@@ -1,1 +1,37 @@
 //! AnnData (h5ad) files of any encoding, as row blocks and obs columns.
+//!
+//! What this room owns: the HDF5 layouts that anndata has used since its first release, and how
+//! each becomes the same two things, a block of rows ([`crate::cell::CsrBlock`]) and a column of
+//! labels ([`crate::cell::Labels`]). What it refuses to know: tokens, vocabularies, models.
+//!
+//! The main type is [`H5ad`], a [`crate::cell::CellSource`]. Legend of a file:
+//!
+//! ```text
+//! X, layers/<name>, raw/X    cells × genes: a dense array, or a group of data/indices/indptr
+//! obs, var, raw/var          tables: a group with one member per column, or one compound array
+//! uns/<name>_categories      categories of the oldest generation
+//! ```
+//!
+//! A file is read through one handle that threads share, a window of rows at a time; what stays
+//! in memory is the row pointer of the matrix and the gene names. Every number that comes from
+//! the file is checked before it is used as a place or a size.
+
+mod column;
+mod compound;
+mod container;
+mod dense;
+mod diagnose;
+mod error;
+mod matrix;
+mod number;
+mod options;
+mod reader;
+mod rows;
+mod sparse;
+mod table;
+pub mod write;
+
+pub use column::VarColumn;
+pub use error::H5adError;
+pub use options::{MatrixKey, OpenOptions, ValuePolicy};
+pub use reader::H5ad;

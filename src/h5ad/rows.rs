@@ -1,0 +1,164 @@
+//! Rows under construction: sorted, duplicates summed, zeros dropped, values checked.
+
+use crate::cell::CsrBlock;
+
+use super::ValuePolicy;
+
+/// Why a row cannot be taken.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Refused {
+    /// A value that the policy refuses.
+    Value { column: u32, value: f32 },
+    /// A column that the matrix does not have.
+    Column,
+}
+
+/// A block being built row by row.
+pub(super) struct Rows {
+    num_columns: u32,
+    policy: ValuePolicy,
+    indptr: Vec<usize>,
+    indices: Vec<u32>,
+    values: Vec<f32>,
+    scratch: Vec<(u32, f32)>,
+}
+
+impl Rows {
+    pub(super) fn new(num_columns: u32, policy: ValuePolicy, num_rows: usize) -> Rows {
+        let mut indptr = Vec::with_capacity(num_rows + 1);
+        indptr.push(0);
+        let (indices, values, scratch) = (Vec::new(), Vec::new(), Vec::new());
+        Rows {
+            num_columns,
+            policy,
+            indptr,
+            indices,
+            values,
+            scratch,
+        }
+    }
+
+    /// Makes room for that many more entries.
+    pub(super) fn reserve(&mut self, entries: usize) {
+        self.indices.reserve(entries);
+        self.values.reserve(entries);
+    }
+
+    /// Adds a row of entries in any order.
+    pub(super) fn push_sparse(&mut self, columns: &[u32], values: &[f32]) -> Result<(), Refused> {
+        let mut next = 0;
+        let clean = columns.iter().zip(values).all(|(column, value)| {
+            let fits = *column >= next && *value > 0.0 && *value < f32::INFINITY;
+            next = column.saturating_add(1);
+            fits
+        });
+        if clean && next <= self.num_columns {
+            self.indices.extend_from_slice(columns);
+            self.values.extend_from_slice(values);
+            self.indptr.push(self.indices.len());
+            return Ok(());
+        }
+        self.push_unclean(columns, values)
+    }
+
+    fn push_unclean(&mut self, columns: &[u32], values: &[f32]) -> Result<(), Refused> {
+        self.scratch.clear();
+        for (column, value) in columns.iter().zip(values) {
+            if *column >= self.num_columns {
+                return Err(Refused::Column);
+            }
+            self.check(*column, *value)?;
+            self.scratch.push((*column, *value));
+        }
+        // Stable, so that duplicates are summed in the file's order.
+        self.scratch.sort_by_key(|(column, _)| *column);
+        for same in self.scratch.chunk_by(|(one, _), (other, _)| one == other) {
+            let Some((column, _)) = same.first().copied() else {
+                continue;
+            };
+            let value = same.iter().map(|(_, value)| value).sum::<f32>();
+            self.check(column, value)?;
+            if value != 0.0 {
+                self.indices.push(column);
+                self.values.push(value);
+            }
+        }
+        self.indptr.push(self.indices.len());
+        Ok(())
+    }
+
+    /// Adds a row that holds a value for every column.
+    pub(super) fn push_dense(&mut self, values: &[f32]) -> Result<(), Refused> {
+        for (column, value) in (0u32..).zip(values) {
+            if *value != 0.0 {
+                self.check(column, *value)?;
+                self.indices.push(column);
+                self.values.push(*value);
+            }
+        }
+        self.indptr.push(self.indices.len());
+        Ok(())
+    }
+
+    fn check(&self, column: u32, value: f32) -> Result<(), Refused> {
+        let allowed = match self.policy {
+            ValuePolicy::Any => true,
+            ValuePolicy::NonNegative => (0.0..f32::INFINITY).contains(&value),
+        };
+        if allowed {
+            Ok(())
+        } else {
+            Err(Refused::Value { column, value })
+        }
+    }
+
+    /// The block; `Err` with the reason where the rows do not make one.
+    pub(super) fn finish(self) -> Result<CsrBlock, String> {
+        let shape = (self.indptr.len() - 1, self.num_columns as usize);
+        CsrBlock::try_new(shape, self.indptr, self.indices, self.values)
+            .map_err(|(_, _, _, error)| error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn rows_are_sorted_summed_and_freed_of_zeros() {
+        let mut rows = Rows::new(9, ValuePolicy::NonNegative, 3);
+        rows.push_sparse(&[1, 4], &[1.0, 2.0]).unwrap();
+        rows.push_sparse(&[4, 1, 4, 0, 7], &[2.0, 1.0, 3.0, 0.0, 1.5])
+            .unwrap();
+        rows.push_dense(&[0.0, -0.0, 3.0]).unwrap();
+        let block = rows.finish().unwrap();
+        assert_eq!(block.indptr().raw_storage(), [0, 2, 5, 6]);
+        assert_eq!(block.indices(), [1, 4, 1, 4, 7, 2]);
+        assert_eq!(block.data(), [1.0, 2.0, 1.0, 5.0, 1.5, 3.0]);
+    }
+
+    #[test]
+    fn the_policy_refuses_negative_and_infinite_values() {
+        for bad in [-1.0, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut rows = Rows::new(3, ValuePolicy::NonNegative, 1);
+            let refused = Refused::Value {
+                column: 2,
+                value: bad,
+            };
+            assert_eq!(rows.push_sparse(&[0, 2], &[1.0, bad]), Err(refused));
+            assert_eq!(rows.push_dense(&[0.0, 0.0, bad]), Err(refused));
+            let mut rows = Rows::new(3, ValuePolicy::Any, 1);
+            rows.push_sparse(&[0, 2], &[1.0, bad]).unwrap();
+            assert_eq!(rows.finish().unwrap().data(), [1.0, bad]);
+        }
+        let mut rows = Rows::new(3, ValuePolicy::NonNegative, 1);
+        assert!(rows.push_sparse(&[1], &[f32::NAN]).is_err());
+        let mut rows = Rows::new(3, ValuePolicy::Any, 1);
+        assert_eq!(rows.push_sparse(&[1, 3], &[1.0, 1.0]), Err(Refused::Column));
+        assert_eq!(
+            rows.push_sparse(&[u32::MAX, 1], &[1.0, 1.0]),
+            Err(Refused::Column)
+        );
+    }
+}

@@ -1,0 +1,419 @@
+//! Matrices of `data`, `indices` and `indptr`, compressed by row or by column.
+//!
+//! By row: the pointer stays in memory, a range of rows is one window of `data` and one of
+//! `indices`; ranges that lie close together share a window. By column: the entries of a range of
+//! rows are spread over the whole file, so the matrix is turned round once and held by rows where
+//! that fits the memory allowed, and scanned in bounded pieces at every read where it does not.
+
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use super::container::{Array, Attributes, Container};
+use super::rows::{Refused, Rows};
+use super::{H5adError, ValuePolicy};
+
+/// Entries between two ranges that are read along rather than starting another window.
+const MOST_GAP: u64 = 32 << 10;
+/// Entries of one piece of a scan.
+const PIECE: u64 = 1 << 20;
+
+/// A sparse matrix of the file.
+pub(super) struct Sparse {
+    data: Array,
+    indices: Array,
+    /// Where each row (or column) begins; one more than there are.
+    indptr: Vec<u64>,
+    by_column: bool,
+    num_rows: u64,
+    num_columns: u32,
+    /// A column-compressed matrix by rows, once it has been turned round.
+    turned: OnceLock<Turned>,
+}
+
+/// A matrix by rows, in memory.
+struct Turned {
+    indptr: Vec<usize>,
+    columns: Vec<u32>,
+    values: Vec<f32>,
+}
+
+/// Why a read stopped: the file, or a row that cannot be taken.
+pub(super) enum Stop {
+    File(H5adError),
+    Row(u64, Refused),
+}
+
+impl From<H5adError> for Stop {
+    fn from(error: H5adError) -> Stop {
+        Stop::File(error)
+    }
+}
+
+/// Whether a group's attributes say that it is sparse, and which way: `true` by column.
+pub(super) fn orientation(attributes: &Attributes) -> Option<bool> {
+    let text = attributes
+        .text("encoding-type")
+        .or_else(|| attributes.text("h5sparse_format"))?;
+    match text {
+        "csr_matrix" | "csr" => Some(false),
+        "csc_matrix" | "csc" => Some(true),
+        _ => None,
+    }
+}
+
+impl Sparse {
+    /// Opens the group `key`; `expected` is the shape that the tables tell, where the group does
+    /// not store its own.
+    pub(super) fn open(
+        container: &Container,
+        key: &str,
+        attributes: &Attributes,
+        by_column: bool,
+        expected: (u64, u64),
+    ) -> Result<Sparse, H5adError> {
+        let stored = attributes
+            .sizes("shape")
+            .or_else(|| attributes.sizes("h5sparse_shape"));
+        let (num_rows, num_columns) = match stored.as_deref() {
+            Some([rows, columns]) => (*rows, *columns),
+            Some(other) => {
+                let what = format!("expected a shape of two dimensions, found {other:?}");
+                return Err(container.invalid(key, what));
+            }
+            None => expected,
+        };
+        let num_columns = u32::try_from(num_columns)
+            .ok()
+            .filter(|columns| *columns < u32::MAX);
+        let num_columns = num_columns
+            .ok_or_else(|| container.invalid(key, "more columns than 2^32 are not supported"))?;
+        let data = container.array(&format!("{key}/data"))?;
+        let indices = container.array(&format!("{key}/indices"))?;
+        let major = if by_column {
+            u64::from(num_columns)
+        } else {
+            num_rows
+        };
+        let indptr = read_pointer(container, key, major, data.len().min(indices.len()))?;
+        let flat = data.shape.len() == 1 && indices.shape.len() == 1;
+        if !flat || data.len() != indices.len() || indices.number.kind.is_float() {
+            let what = format!(
+                "expected as many integer indices as values, found {:?} indices of {} for {:?} \
+                 values",
+                indices.shape,
+                indices.number.kind.name(),
+                data.shape
+            );
+            return Err(container.invalid(key, what));
+        }
+        let turned = OnceLock::new();
+        Ok(Sparse {
+            data,
+            indices,
+            indptr,
+            by_column,
+            num_rows,
+            num_columns,
+            turned,
+        })
+    }
+
+    pub(super) fn shape(&self) -> (u64, u64) {
+        (self.num_rows, u64::from(self.num_columns))
+    }
+
+    #[allow(dead_code, reason = "for `inspect`")]
+    pub(super) fn by_column(&self) -> bool {
+        self.by_column
+    }
+
+    /// Entries stored, zeros included.
+    pub(super) fn num_entries(&self) -> u64 {
+        self.indptr.last().copied().unwrap_or(0)
+    }
+
+    #[allow(dead_code, reason = "for `inspect`")]
+    pub(super) fn data(&self) -> &Array {
+        &self.data
+    }
+
+    #[allow(dead_code, reason = "for `inspect`")]
+    pub(super) fn indices(&self) -> &Array {
+        &self.indices
+    }
+
+    /// Entries of the rows `range`, zeros included; `None` by column, where only a scan tells.
+    #[allow(dead_code, reason = "for `inspect`")]
+    pub(super) fn entries_in(&self, range: &Range<u64>) -> Option<u64> {
+        let at = |row: u64| self.indptr.get(usize::try_from(row).ok()?).copied();
+        if self.by_column {
+            None
+        } else {
+            at(range.end)?.checked_sub(at(range.start)?)
+        }
+    }
+
+    /// The rows of `ranges`, which ascend and lie within the matrix.
+    pub(super) fn read(
+        &self,
+        container: &Container,
+        ranges: &[Range<u64>],
+        policy: ValuePolicy,
+        memory_bytes: u64,
+    ) -> Result<Rows, Stop> {
+        let num_rows = ranges
+            .iter()
+            .map(|range| range.end - range.start)
+            .sum::<u64>() as usize;
+        let rows = Rows::new(self.num_columns, policy, num_rows);
+        if !self.by_column {
+            return self.read_by_row(container, ranges, rows);
+        }
+        // 4 bytes of column and 4 of value for each entry, 8 of pointer for each row.
+        let needed = self.num_entries().saturating_mul(8) + self.num_rows.saturating_mul(8);
+        if needed > memory_bytes {
+            let turned = self.turn(container, ranges)?;
+            return push_all(&turned, ranges, 0..num_rows, rows);
+        }
+        let turned = match self.turned.get() {
+            Some(turned) => turned,
+            None => {
+                let whole = 0..self.num_rows;
+                let turned = self.turn(container, std::slice::from_ref(&whole))?;
+                self.turned.get_or_init(|| turned)
+            }
+        };
+        let mut rows = rows;
+        for range in ranges {
+            let within = range.start as usize..range.end as usize;
+            rows = push_all(turned, std::slice::from_ref(range), within, rows)?;
+        }
+        Ok(rows)
+    }
+
+    fn read_by_row(
+        &self,
+        container: &Container,
+        ranges: &[Range<u64>],
+        mut rows: Rows,
+    ) -> Result<Rows, Stop> {
+        let span = |range: &Range<u64>| {
+            let at = |row: u64| self.indptr.get(row as usize).copied().unwrap_or(0);
+            at(range.start)..at(range.end)
+        };
+        rows.reserve(
+            ranges
+                .iter()
+                .map(|r| span(r).end - span(r).start)
+                .sum::<u64>() as usize,
+        );
+        let chunk = self
+            .data
+            .chunks
+            .first()
+            .copied()
+            .unwrap_or(0)
+            .min(8 * MOST_GAP);
+        let gap = chunk.max(MOST_GAP);
+        let (mut columns, mut values) = (Vec::new(), Vec::new());
+        let near = |one: &Range<u64>, next: &Range<u64>| {
+            span(next).start.saturating_sub(span(one).end) <= gap
+        };
+        for group in ranges.chunk_by(near) {
+            let (Some(first), Some(last)) = (group.first(), group.last()) else {
+                continue;
+            };
+            let window = span(first).start..span(last).end;
+            self.read_window(container, &window, &mut columns, &mut values)?;
+            for row in group.iter().cloned().flatten() {
+                let entries = span(&(row..row + 1));
+                let within =
+                    (entries.start - window.start) as usize..(entries.end - window.start) as usize;
+                match (columns.get(within.clone()), values.get(within)) {
+                    (Some(columns), Some(values)) => {
+                        rows.push_sparse(columns, values)
+                            .map_err(|r| Stop::Row(row, r))?;
+                    }
+                    _ => return Err(Stop::Row(row, Refused::Column)),
+                }
+            }
+        }
+        Ok(rows)
+    }
+
+    /// Reads entries `window` into the two buffers.
+    fn read_window(
+        &self,
+        container: &Container,
+        window: &Range<u64>,
+        minors: &mut Vec<u32>,
+        values: &mut Vec<f32>,
+    ) -> Result<(), H5adError> {
+        minors.clear();
+        values.clear();
+        let entries = window.end - window.start;
+        if entries > 0 {
+            let raw = container.raw_rows(&self.indices, window.start, entries)?;
+            self.indices.number.extend_columns(&raw, minors);
+            let raw = container.raw_rows(&self.data, window.start, entries)?;
+            self.data.number.extend_f32(&raw, values);
+        }
+        Ok(())
+    }
+
+    /// Turns the rows of `ranges` of a column-compressed matrix round: one scan counts the entries
+    /// of each row, a second puts them in their places.
+    fn turn(&self, container: &Container, ranges: &[Range<u64>]) -> Result<Turned, Stop> {
+        let wanted = Wanted::new(ranges);
+        let mut indptr = vec![0usize; wanted.num_rows() + 1];
+        self.scan(container, |row, _, _| {
+            if let Some(count) = wanted.place(row).and_then(|at| indptr.get_mut(at + 1)) {
+                *count += 1;
+            }
+        })?;
+        for at in 1..indptr.len() {
+            indptr[at] += indptr[at - 1];
+        }
+        let entries = indptr.last().copied().unwrap_or(0);
+        let (mut columns, mut values) = (vec![0u32; entries], vec![0f32; entries]);
+        let mut next = indptr.clone();
+        self.scan(container, |row, column, value| {
+            let Some(at) = wanted.place(row).and_then(|place| next.get_mut(place)) else {
+                return;
+            };
+            if let (Some(c), Some(v)) = (columns.get_mut(*at), values.get_mut(*at)) {
+                (*c, *v) = (column, value);
+            }
+            *at += 1;
+        })?;
+        Ok(Turned {
+            indptr,
+            columns,
+            values,
+        })
+    }
+
+    /// Every entry of a column-compressed matrix, column by column, in bounded pieces.
+    fn scan(
+        &self,
+        container: &Container,
+        mut each: impl FnMut(u64, u32, f32),
+    ) -> Result<(), H5adError> {
+        let (mut minors, mut values) = (Vec::new(), Vec::new());
+        let mut column = 0usize;
+        let mut start = 0;
+        while start < self.num_entries() {
+            let window = start..self.num_entries().min(start + PIECE);
+            self.read_window(container, &window, &mut minors, &mut values)?;
+            for (at, (row, value)) in (start..).zip(minors.iter().zip(&values)) {
+                while self.indptr.get(column + 1).is_some_and(|end| *end <= at) {
+                    column += 1;
+                }
+                if u64::from(*row) >= self.num_rows {
+                    let what = format!("entry {at} lies in row {row} of {}", self.num_rows);
+                    return Err(container.invalid(&self.indices.key, what));
+                }
+                each(u64::from(*row), column as u32, *value);
+            }
+            start = window.end;
+        }
+        Ok(())
+    }
+}
+
+/// Adds the rows `within` of a turned matrix; `ranges` names them for errors.
+fn push_all(
+    turned: &Turned,
+    ranges: &[Range<u64>],
+    within: Range<usize>,
+    mut rows: Rows,
+) -> Result<Rows, Stop> {
+    for (at, row) in within.zip(ranges.iter().cloned().flatten()) {
+        let entries = match turned.indptr.get(at..at + 2) {
+            Some([start, end]) => *start..*end,
+            _ => return Err(Stop::Row(row, Refused::Column)),
+        };
+        match (
+            turned.columns.get(entries.clone()),
+            turned.values.get(entries),
+        ) {
+            (Some(columns), Some(values)) => {
+                rows.push_sparse(columns, values)
+                    .map_err(|r| Stop::Row(row, r))?;
+            }
+            _ => return Err(Stop::Row(row, Refused::Column)),
+        }
+    }
+    Ok(rows)
+}
+
+/// The rows asked for, and the place of each among them.
+struct Wanted<'a> {
+    ranges: &'a [Range<u64>],
+    /// Rows before each range.
+    before: Vec<u64>,
+}
+
+impl Wanted<'_> {
+    fn new(ranges: &[Range<u64>]) -> Wanted<'_> {
+        let mut before = vec![0];
+        for range in ranges {
+            before.push(before.last().copied().unwrap_or(0) + (range.end - range.start));
+        }
+        Wanted { ranges, before }
+    }
+
+    fn num_rows(&self) -> usize {
+        self.before.last().copied().unwrap_or(0) as usize
+    }
+
+    fn place(&self, row: u64) -> Option<usize> {
+        let at = self.ranges.partition_point(|range| range.end <= row);
+        let range = self.ranges.get(at).filter(|range| range.start <= row)?;
+        Some((self.before.get(at)? + (row - range.start)) as usize)
+    }
+}
+
+/// The pointer, checked: as long as it must be, ascending from 0, within the entries.
+fn read_pointer(
+    container: &Container,
+    group: &str,
+    major: u64,
+    entries: u64,
+) -> Result<Vec<u64>, H5adError> {
+    let array = container.array(&format!("{group}/indptr"))?;
+    let key = &array.key;
+    if array.shape.len() != 1
+        || array.number.kind.is_float()
+        || Some(array.len()) != major.checked_add(1)
+    {
+        let what = format!(
+            "expected {} integers, one more than the matrix has rows (or columns, by column), \
+             found {:?} of {}",
+            major.saturating_add(1),
+            array.shape,
+            array.number.kind.name()
+        );
+        return Err(container.invalid(key, what));
+    }
+    let mut signed = Vec::new();
+    array
+        .number
+        .extend_i64(&container.raw_rows(&array, 0, array.len())?, &mut signed);
+    let mut pointer = Vec::with_capacity(signed.len());
+    let mut last = 0u64;
+    for (at, value) in signed.into_iter().enumerate() {
+        let value = u64::try_from(value).ok();
+        let ascends = value.filter(|v| *v >= last && *v <= entries && (at > 0 || *v == 0));
+        let Some(value) = ascends else {
+            let what = format!(
+                "expected numbers that ascend from 0 to at most {entries}, found {value:?} after \
+                 {last} at {at}"
+            );
+            return Err(container.invalid(key, what));
+        };
+        pointer.push(value);
+        last = value;
+    }
+    Ok(pointer)
+}
