@@ -1,1 +1,85 @@
-//! One file per subcommand.
+//! One file per subcommand: its flags (`XArgs`) and its `run`, no logic.
+//!
+//! To add one: a file, a `mod` line, and a line in each of [`Command`] and [`Command::run`].
+//! [`arguments`] puts what people type into the form that clap reads, [`failure`] says how errors
+//! look. Exit codes: 0; 1 for what the user can put right (also bad flags); 2 for our own faults.
+
+pub mod arguments;
+mod check;
+pub mod failure;
+
+use std::ffi::OsString;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+/// Pretrain, fine-tune and evaluate positionless transformers on single-cell atlases, straight
+/// from h5ad files.
+#[derive(Debug, Parser)]
+#[command(name = "gene-bert", version, arg_required_else_help = true)]
+#[command(
+    after_help = "Flags may be spelled with _ or -, and stand before or after the subcommand."
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// The subcommands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check the settings of a run and print them all, without running it
+    Check(check::CheckArgs),
+}
+
+impl Command {
+    fn run(self) -> anyhow::Result<()> {
+        match self {
+            Self::Check(args) => check::run(args),
+        }
+    }
+}
+
+impl Cli {
+    /// The command line as typed (program first).
+    ///
+    /// # Errors
+    /// What clap has to say, usage errors and `--help` alike.
+    pub fn from_words(argv: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let mut command = Self::command();
+        let names: Vec<String> = command
+            .get_subcommands()
+            .map(|c| c.get_name().to_owned())
+            .collect();
+        let names: Vec<String> = names.into_iter().chain(["help".to_owned()]).collect();
+        let takes_one = one_value_flags(&command);
+        let words = arguments::normalise(argv, &names, |flag| takes_one.iter().any(|f| f == flag))
+            .map_err(|e| command.error(clap::error::ErrorKind::MissingSubcommand, e))?;
+        Self::try_parse_from(words)
+    }
+
+    /// Runs the subcommand.
+    ///
+    /// # Errors
+    /// Whatever it met, with context.
+    pub fn run(self) -> anyhow::Result<()> {
+        self.command.run()
+    }
+}
+
+/// `--names` of the flags of any subcommand that take exactly one value.
+fn one_value_flags(command: &clap::Command) -> Vec<String> {
+    let one = |arg: &&clap::Arg| {
+        let one = arg
+            .get_num_args()
+            .is_none_or(|n| n.min_values() == 1 && n.max_values() == 1);
+        arg.get_action().takes_values() && one
+    };
+    let subcommands = command
+        .get_subcommands()
+        .flat_map(clap::Command::get_arguments);
+    subcommands
+        .filter(one)
+        .filter_map(|a| a.get_long())
+        .map(|name| format!("--{name}"))
+        .collect()
+}

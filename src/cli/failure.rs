@@ -1,0 +1,77 @@
+//! How an error looks on the terminal: one paragraph from outside to cause, then the remedies.
+//!
+//! The convention of every room: an error's text says what and where; where the remedy is known,
+//! it ends with a line `hint: …`. Causes travel as `source` and are not repeated in the text.
+
+use std::io;
+
+/// `error: outer: cause: its cause`, then one line `hint: …` per remedy found in the chain.
+pub fn describe(error: &anyhow::Error) -> String {
+    let mut message = String::from("error");
+    let mut hints: Vec<String> = Vec::new();
+    for cause in error.chain() {
+        let text = cause.to_string();
+        let mut parts = text.split("hint: ");
+        let what = parts
+            .next()
+            .unwrap_or_default()
+            .trim_end_matches([' ', '\n', ';', ':', '(']);
+        for hint in parts {
+            let hint = hint.trim_end().to_owned();
+            if !hints.contains(&hint) {
+                hints.push(hint);
+            }
+        }
+        if !what.is_empty() && !message.contains(what) {
+            message.push_str(": ");
+            message.push_str(what);
+        }
+    }
+    for hint in hints {
+        message.push_str("\nhint: ");
+        message.push_str(&hint);
+    }
+    message
+}
+
+/// Whether the reader of our output went away (`gene-bert … | head`), which is no error.
+pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<io::Error>();
+        io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+    use super::*;
+    use anyhow::anyhow;
+
+    #[test]
+    fn hints_come_last_and_once() {
+        let error = anyhow!("disk full\nhint: free space")
+            .context("a/b: cannot write it\nhint: free space\nhint: or elsewhere")
+            .context("saving the checkpoint");
+        assert_eq!(
+            describe(&error),
+            "error: saving the checkpoint: a/b: cannot write it: disk full\n\
+             hint: free space\nhint: or elsewhere"
+        );
+    }
+
+    #[test]
+    fn a_cause_repeated_by_its_parent_is_said_once() {
+        let error = anyhow!("no such key").context("f.toml: no such key");
+        assert_eq!(describe(&error), "error: f.toml: no such key");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_recognised_below_context() {
+        let pipe = io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(is_broken_pipe(
+            &anyhow::Error::from(pipe).context("printing")
+        ));
+        assert!(!is_broken_pipe(&anyhow!("other")));
+    }
+}
