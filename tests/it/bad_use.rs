@@ -1,0 +1,174 @@
+//! Bad use, through the real command: every mistake ends with one paragraph that names the place
+//! and the remedy, exit code 1, and nothing half-written.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+/// Runs the command in `folder` with the words of `line`.
+fn gene_bert(folder: &Path, line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
+        .args(line.split_whitespace())
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+/// The message of a line that must fail as the user's mistake and leave `folder` as it was.
+fn refused(folder: &Path, line: &str) -> String {
+    let before = listing(folder);
+    let output = gene_bert(folder, line);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
+    assert!(text.starts_with("error: "), "{line}\n{text}");
+    assert!(
+        !text.contains("panicked") && !text.contains("internal error"),
+        "{line}\n{text}"
+    );
+    assert_eq!(listing(folder), before, "{line} left something behind");
+    text
+}
+
+/// [`refused`], and the message has all of `parts`.
+fn refused_with(folder: &Path, line: &str, parts: &[&str]) {
+    let text = refused(folder, line);
+    for part in parts {
+        assert!(
+            text.contains(part),
+            "`{line}` does not say `{part}`:\n{text}"
+        );
+    }
+}
+
+fn listing(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        names.push(path.display().to_string());
+        if path.is_dir() {
+            names.extend(listing(&path));
+        }
+    }
+    names.sort();
+    names
+}
+
+#[test]
+fn flags_and_subcommands_that_do_not_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    refused_with(
+        dir.path(),
+        "check --bin_edgse 0.1",
+        &["--bin-edgse", "--bin-edges"],
+    );
+    refused_with(dir.path(), "chekc --bin_edges 0.1", &["chekc", "check"]);
+    refused_with(
+        dir.path(),
+        "--bin_edges 0.1 chekc",
+        &["is `chekc` meant to be `check`?"],
+    );
+    refused_with(dir.path(), "--bin_edges 0.1", &["no subcommand", "hint: "]);
+    refused_with(
+        dir.path(),
+        "check --max_length many",
+        &["--max-length", "many"],
+    );
+    refused_with(
+        dir.path(),
+        "check --gene_order size",
+        &["size", "expression"],
+    );
+    refused_with(dir.path(), "check --seed 1 --seed 2", &["--seed"]);
+}
+
+#[test]
+fn settings_that_cannot_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = "check --train_data_paths a.h5ad --output_dir out --model_arch tiny";
+    refused_with(
+        dir.path(),
+        "check",
+        &["train_data_paths", "output_dir", "bin_edges"],
+    );
+    refused_with(
+        dir.path(),
+        sound,
+        &["bin_edges", "none is set", "hint: set exactly one"],
+    );
+    let line = format!("{sound} --bin_edges 1 0.5");
+    refused_with(dir.path(), &line, &["bin_edges", "do not ascend", "hint: "]);
+    let line = format!("{sound} --bin_edges 0.1 --device cuda:0");
+    refused_with(dir.path(), &line, &["device", "--features cuda"]);
+    let line = format!("{sound} --bin_edges 0.1 --auto_find_batch_size");
+    refused_with(
+        dir.path(),
+        &line,
+        &["auto_find_batch_size", "per_device_train_batch_size"],
+    );
+}
+
+#[test]
+fn settings_files_that_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    refused_with(
+        dir.path(),
+        "check --config run.toml",
+        &["run.toml: no such file", "hint: "],
+    );
+    std::fs::write(dir.path().join("run.toml"), "max_lenght = 5\n").unwrap();
+    let parts = [
+        "run.toml",
+        "unknown key `max_lenght`",
+        "hint: did you mean `max_length`?",
+    ];
+    refused_with(dir.path(), "check --config run.toml", &parts);
+    std::fs::write(dir.path().join("run.toml"), "seed = 1\nmax_length = 'x'\n").unwrap();
+    refused_with(
+        dir.path(),
+        "check --config run.toml",
+        &["run.toml", "line 2"],
+    );
+    std::fs::write(dir.path().join("run.toml"), b"\xff\xfe").unwrap();
+    refused_with(
+        dir.path(),
+        "check --config run.toml",
+        &["run.toml", "not UTF-8"],
+    );
+}
+
+#[test]
+fn what_check_prints_reads_back_as_a_settings_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let line = "--bin_edges 0.1 0.5 --included_phenotypes cell_type sex check \
+                --train_data_paths x_{0..3}.h5ad --output_dir out --model_arch tiny --seed 7";
+    let first = gene_bert(dir.path(), line);
+    assert!(first.status.success(), "{first:?}");
+    std::fs::write(dir.path().join("run.toml"), &first.stdout).unwrap();
+    let second = gene_bert(dir.path(), "check --config run.toml");
+    assert!(second.status.success(), "{second:?}");
+    assert_eq!(first.stdout, second.stdout);
+}
+
+#[test]
+fn help_and_version_are_no_errors_and_a_closed_pipe_is_none_either() {
+    let dir = tempfile::tempdir().unwrap();
+    for line in ["--help", "--version", "check --help", "help check"] {
+        let output = gene_bert(dir.path(), line);
+        assert!(
+            output.status.success() && !output.stdout.is_empty(),
+            "{line}: {output:?}"
+        );
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_gene-bert"))
+        .args("check --bin_edges 0.1 --train_data_paths a --output_dir o --model_arch m".split(' '))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert!(
+        output.status.success() && output.stderr.is_empty(),
+        "{output:?}"
+    );
+}
