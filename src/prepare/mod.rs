@@ -1,1 +1,3 @@
 //! Jobs on data.
+
+pub mod simulate;
