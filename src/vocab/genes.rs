@@ -1,0 +1,120 @@
+//! The list of genes of a run, fixed at its start.
+
+use std::collections::HashMap;
+
+use super::VocabError;
+use crate::cell::GeneId;
+
+/// A gene id as it is compared: an Ensembl id loses its version suffix (`ENSG00000141510.18` →
+/// `ENSG00000141510`), a symbol stays as it is.
+pub fn canonical_gene_id(id: &str) -> &str {
+    let Some((stem, version)) = id.rsplit_once('.') else {
+        return id;
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let digits = stem.trim_start_matches(|c: char| c.is_ascii_uppercase());
+    let ensembl = stem.starts_with("ENS") && digits.len() >= 6 && is_number(digits);
+    if ensembl && is_number(version) {
+        stem
+    } else {
+        id
+    }
+}
+
+/// Gene ids in the order of their [`GeneId`]s, with a rank for each if there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GeneVocab {
+    ids: Vec<String>,
+    ranks: Option<Vec<u32>>,
+    by_id: HashMap<String, u32>,
+}
+
+impl GeneVocab {
+    /// Genes by id (in canonical form from then on); `ranks[g]` is gene g's rank, 0 the best.
+    ///
+    /// # Errors
+    /// Two ids with the same canonical form, or not one rank for each gene.
+    pub fn new(ids: Vec<String>, ranks: Option<Vec<u32>>) -> Result<Self, VocabError> {
+        let ids: Vec<String> = ids
+            .iter()
+            .map(|id| canonical_gene_id(id).to_owned())
+            .collect();
+        let mut by_id = HashMap::with_capacity(ids.len());
+        for (second, id) in ids.iter().enumerate() {
+            if let Some(first) = by_id.insert(id.clone(), second as u32) {
+                let (gene, first) = (id.clone(), first as usize);
+                return Err(VocabError::DuplicateGene {
+                    gene,
+                    first,
+                    second,
+                });
+            }
+        }
+        if let Some(found) = ranks.as_ref().map(Vec::len).filter(|&n| n != ids.len()) {
+            return Err(VocabError::Ranks {
+                expected: ids.len(),
+                found,
+            });
+        }
+        Ok(Self { ids, ranks, by_id })
+    }
+
+    /// Number of genes.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is no gene.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The ids, in canonical form.
+    pub fn ids(&self) -> &[String] {
+        &self.ids
+    }
+
+    /// Each gene's rank, 0 the best.
+    pub fn ranks(&self) -> Option<&[u32]> {
+        self.ranks.as_deref()
+    }
+
+    /// The gene of this id, with or without a version suffix.
+    pub fn get(&self, id: &str) -> Option<GeneId> {
+        self.by_id.get(canonical_gene_id(id)).copied().map(GeneId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn only_ensembl_ids_lose_a_version() {
+        assert_eq!(canonical_gene_id("ENSG00000141510.18"), "ENSG00000141510");
+        assert_eq!(
+            canonical_gene_id("ENSMUSG00000059552.3"),
+            "ENSMUSG00000059552"
+        );
+        for same in [
+            "AC000.1",
+            "RP11-34P13.7",
+            "ENSG00000141510",
+            "ENSG1.x",
+            "TP53",
+            ".",
+        ] {
+            assert_eq!(canonical_gene_id(same), same);
+        }
+    }
+
+    #[test]
+    fn duplicates_are_refused_in_canonical_form() {
+        let ids = ["ENSG00000141510.1", "TP53", "ENSG00000141510.2"]
+            .map(String::from)
+            .to_vec();
+        let error = GeneVocab::new(ids, None).unwrap_err();
+        assert!(error.to_string().contains("ENSG00000141510"), "{error}");
+    }
+}
