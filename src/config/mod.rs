@@ -11,6 +11,7 @@
 //! open them.
 
 mod choices;
+mod components;
 mod resolve;
 mod settings;
 mod spelling;

@@ -6,6 +6,7 @@ use super::settings::{KEYS, RunConfig, Settings};
 use super::spelling::nearest;
 use super::validate::Invalid;
 use crate::file::{FileError, read_string};
+use crate::h5ad::MatrixKey;
 
 /// Flags that say what to do now rather than what the run is: they are not keys of the file.
 const ACTIONS: [&str; 3] = ["config", "resume", "overwrite_output_dir"];
@@ -109,7 +110,7 @@ impl RunFlags {
         };
         let mut flags = self.settings.clone();
         if let Some(layer) = &self.layer {
-            flags.matrix = Some(format!("layers.{layer}"));
+            flags.matrix = Some(MatrixKey::Layer(layer.clone()));
         }
         Ok(flags.over(file).over(lower).with_defaults())
     }
@@ -291,6 +292,11 @@ mod tests {
                 .contains("expression"),
             "names choices"
         );
+        assert!(
+            file("matrix = 'counts'")
+                .unwrap_err()
+                .contains("layers.<name>")
+        );
         assert!(file("device = 'gpu'").unwrap_err().contains("cuda:N"));
         assert!(file("seed = ").unwrap_err().contains("run.toml"));
     }
@@ -299,7 +305,7 @@ mod tests {
     fn short_forms() {
         assert_eq!(
             flags("--layer counts").resolve().unwrap().matrix,
-            "layers.counts"
+            MatrixKey::Layer("counts".into())
         );
         assert_eq!(flags("").resume(), Resume::No);
         assert_eq!(flags("--resume").resume(), Resume::Latest);

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::choices::{
     AbsentGeneSampling, Compat, Device, GeneOrder, ScheduleType, Shuffle, UnknownPhenotype, named,
 };
+use crate::h5ad::MatrixKey;
 
 const DATA: &str = "Data";
 const TOKENS: &str = "Tokens";
@@ -44,6 +45,15 @@ macro_rules! settings {
         /// Names of all settings.
         pub(super) const KEYS: &[&str] = &[$( stringify!($name) ),+];
 
+        impl RunConfig {
+            /// Names of the settings that differ from those of `other`.
+            pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+                let mut names = Vec::new();
+                $( if self.$name != other.$name { names.push(stringify!($name)); } )+
+                names
+            }
+        }
+
         impl Settings {
             /// These settings, completed by `lower` where they are unset.
             #[must_use]
@@ -57,6 +67,12 @@ macro_rules! settings {
             }
         }
     };
+}
+
+impl Default for RunConfig {
+    fn default() -> Self {
+        Settings::default().with_defaults()
+    }
 }
 
 settings! {
@@ -87,8 +103,8 @@ settings! {
     #[arg(long, help_heading = DATA, value_name = "CELLS")]
     shard_size (u64): Option<u64> = None;
     /// Matrix to read: X, layers.NAME or raw.X [default: X]
-    #[arg(long, help_heading = DATA, value_name = "MATRIX")]
-    matrix (String): String = "X".to_owned();
+    #[arg(long, help_heading = DATA, value_name = "MATRIX", value_parser = named::<MatrixKey>)]
+    matrix (MatrixKey): MatrixKey = MatrixKey::X;
     /// Column of var that holds the gene ids [default: the var index]
     #[arg(long, help_heading = DATA, value_name = "COLUMN")]
     gene_id_column (String): Option<String> = None;
