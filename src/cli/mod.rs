@@ -7,6 +7,7 @@
 pub mod arguments;
 mod check;
 pub mod failure;
+mod info;
 
 use std::ffi::OsString;
 
@@ -28,13 +29,16 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Check the settings of a run and print them all, without running it
-    Check(check::CheckArgs),
+    Check(Box<check::CheckArgs>),
+    /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
+    Info(info::InfoArgs),
 }
 
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
-            Self::Check(args) => check::run(args),
+            Self::Check(args) => check::run(*args),
+            Self::Info(args) => info::run(args),
         }
     }
 }

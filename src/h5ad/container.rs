@@ -82,6 +82,16 @@ pub(super) struct Array {
 }
 
 impl Array {
+    /// The filters, in the order of writing; empty where there are none.
+    pub(super) fn compression(&self) -> String {
+        let filters = self.dataset.filter_pipeline();
+        let names = filters.iter().map(|f| match (f.id, f.client_data.first()) {
+            (1, Some(level)) => format!("gzip-{level}"),
+            _ => filter_name(f.id, f.name.as_deref()),
+        });
+        names.collect::<Vec<_>>().join("+")
+    }
+
     /// Rows of the first axis, 1 for a scalar.
     pub(super) fn len(&self) -> u64 {
         self.shape.first().copied().unwrap_or(1)
@@ -108,6 +118,11 @@ impl Container {
         })
     }
 
+    /// Size of the file.
+    pub(super) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
@@ -118,7 +133,6 @@ impl Container {
         (superblock.offset_size, superblock.base_address.get())
     }
 
-    #[allow(dead_code, reason = "for `inspect`")]
     pub(super) fn root_attributes(&self) -> Result<Attributes, H5adError> {
         self.file
             .root()

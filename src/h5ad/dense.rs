@@ -48,9 +48,26 @@ impl Dense {
         (self.num_rows, u64::from(self.num_columns))
     }
 
-    #[allow(dead_code, reason = "for `inspect`")]
     pub(super) fn data(&self) -> &Array {
         &self.data
+    }
+
+    /// Every band of rows, in bounded pieces: (first row, the values of its rows).
+    pub(super) fn scan_bands(
+        &self,
+        container: &Container,
+        each: &mut dyn FnMut(u64, &[f32]),
+    ) -> Result<(), H5adError> {
+        let mut values = Vec::new();
+        let mut start = 0;
+        while start < self.num_rows && self.num_columns > 0 {
+            let end = self.band_end(start).min(self.num_rows);
+            values.clear();
+            self.read_band(container, start..end, &mut values)?;
+            each(start, &values);
+            start = end;
+        }
+        Ok(())
     }
 
     /// The rows of `ranges`, which ascend and lie within the matrix.

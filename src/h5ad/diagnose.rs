@@ -14,8 +14,10 @@ use super::H5adError;
 
 const SIGNATURE: &[u8; 8] = b"\x89HDF\r\n\x1a\n";
 const HINT_COPY: &str = "copy or download the file again, and compare sizes";
-const HINT_TEXT_MODE: &str = "line ends were changed while it was transferred in text mode; transfer it again in binary mode \
-     (in Git: mark *.h5ad as binary in .gitattributes)";
+const HINT_TEXT_MODE: &str = concat!(
+    "line ends were changed while it was transferred in text mode; transfer it again in binary ",
+    "mode (in Git: mark *.h5ad as binary in .gitattributes)"
+);
 
 /// Looks at the first bytes of a file of `bytes` bytes, and at the end its superblock stores.
 pub(super) fn before_open(path: &Path, bytes: u64) -> Result<(), H5adError> {
@@ -25,21 +27,13 @@ pub(super) fn before_open(path: &Path, bytes: u64) -> Result<(), H5adError> {
     };
     let mut file = File::open(path).map_err(io)?;
     let head = read_up_to(&mut file, 512).map_err(io)?;
-    let Some((base, superblock)) = find_superblock(&mut file, bytes).map_err(io)? else {
+    let Some(superblock) = find_superblock(&mut file, bytes).map_err(io)? else {
         let (what, hint) = not_hdf5(&head, bytes);
-        return Err(H5adError::NotHdf5 {
-            path: path.to_owned(),
-            what,
-            hint: hint.into(),
-        });
+        let (path, hint) = (path.to_owned(), hint.into());
+        return Err(H5adError::NotHdf5 { path, what, hint });
     };
     match stored_end(&superblock) {
-        Some(end) if base.saturating_add(end) > bytes && end != u64::MAX => Err(truncated(
-            path,
-            &superblock,
-            base.saturating_add(end),
-            bytes,
-        )),
+        Some(end) if end > bytes => Err(truncated(path, end, bytes)),
         _ => Ok(()),
     }
 }
@@ -60,20 +54,20 @@ fn read_up_to(file: &mut File, bytes: u64) -> std::io::Result<Vec<u8>> {
 }
 
 /// The superblock may stand at 0, 512, 1024, 2048, …: what comes before it is a user block.
-fn find_superblock(file: &mut File, bytes: u64) -> std::io::Result<Option<(u64, Vec<u8>)>> {
+fn find_superblock(file: &mut File, bytes: u64) -> std::io::Result<Option<Vec<u8>>> {
     let mut at = 0u64;
     while at < bytes {
         file.seek(SeekFrom::Start(at))?;
         let block = read_up_to(file, 96)?;
         if block.starts_with(SIGNATURE) {
-            return Ok(Some((at, block)));
+            return Ok(Some(block));
         }
         at = if at == 0 { 512 } else { at.saturating_mul(2) };
     }
     Ok(None)
 }
 
-/// The end-of-file address of a superblock of any version, relative to its base address.
+/// The end of the file, user block included, that a superblock of any version stores.
 fn stored_end(superblock: &[u8]) -> Option<u64> {
     let version = *superblock.get(8)?;
     // Versions 0 and 1: sizes at 13, then after the group constants and flags the addresses of
@@ -96,12 +90,12 @@ fn stored_end(superblock: &[u8]) -> Option<u64> {
     })
 }
 
-fn truncated(path: &Path, superblock: &[u8], end: u64, bytes: u64) -> H5adError {
-    let _ = superblock;
+fn truncated(path: &Path, end: u64, bytes: u64) -> H5adError {
     H5adError::NotHdf5 {
         path: path.to_owned(),
         what: format!(
-            "the file is truncated: its header says that it ends at byte {end}, it has {bytes} bytes"
+            "the file is truncated: its header says that it ends at byte {end}, it has {bytes} \
+             bytes"
         ),
         hint: HINT_COPY.into(),
     }

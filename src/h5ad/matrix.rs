@@ -107,6 +107,16 @@ impl Matrix {
         }
     }
 
+    /// anndata's name for the encoding.
+    pub(super) fn encoding(&self) -> &'static str {
+        match self {
+            Matrix::Absent { .. } => "none",
+            Matrix::Sparse { sparse, .. } if sparse.by_column() => "csc_matrix",
+            Matrix::Sparse { .. } => "csr_matrix",
+            Matrix::Dense { .. } => "array",
+        }
+    }
+
     /// The matrix's place in the file.
     pub(super) fn key(&self) -> &str {
         match self {

@@ -106,6 +106,14 @@ impl H5ad {
         &self.key
     }
 
+    /// The names of all matrices of the file, as [`MatrixKey`] spells them.
+    ///
+    /// # Errors
+    /// Unreadable data.
+    pub fn matrices(&self) -> Result<Vec<String>, H5adError> {
+        Matrix::available(&self.container)
+    }
+
     /// Names of the columns of `obs`, without its index, in the file's order.
     pub fn obs_column_names(&self) -> &[String] {
         self.obs.column_names()

@@ -122,7 +122,6 @@ impl Sparse {
         (self.num_rows, u64::from(self.num_columns))
     }
 
-    #[allow(dead_code, reason = "for `inspect`")]
     pub(super) fn by_column(&self) -> bool {
         self.by_column
     }
@@ -132,25 +131,12 @@ impl Sparse {
         self.indptr.last().copied().unwrap_or(0)
     }
 
-    #[allow(dead_code, reason = "for `inspect`")]
     pub(super) fn data(&self) -> &Array {
         &self.data
     }
 
-    #[allow(dead_code, reason = "for `inspect`")]
     pub(super) fn indices(&self) -> &Array {
         &self.indices
-    }
-
-    /// Entries of the rows `range`, zeros included; `None` by column, where only a scan tells.
-    #[allow(dead_code, reason = "for `inspect`")]
-    pub(super) fn entries_in(&self, range: &Range<u64>) -> Option<u64> {
-        let at = |row: u64| self.indptr.get(usize::try_from(row).ok()?).copied();
-        if self.by_column {
-            None
-        } else {
-            at(range.end)?.checked_sub(at(range.start)?)
-        }
     }
 
     /// The rows of `ranges`, which ascend and lie within the matrix.
@@ -293,33 +279,62 @@ impl Sparse {
         })
     }
 
-    /// Every entry of a column-compressed matrix, column by column, in bounded pieces.
+    /// Every entry in the file's order, in bounded pieces: (row, column, value).
     fn scan(
         &self,
         container: &Container,
         mut each: impl FnMut(u64, u32, f32),
     ) -> Result<(), H5adError> {
+        self.scan_pieces(container, &mut |piece| {
+            for ((major, minor), value) in piece {
+                match self.by_column {
+                    true => each(u64::from(minor), major as u32, value),
+                    false => each(major as u64, minor, value),
+                }
+            }
+        })
+    }
+
+    /// Every entry in the file's order, in bounded pieces: ((major, minor), value), where a major
+    /// is a row, or a column of a matrix compressed by column.
+    pub(super) fn scan_pieces(
+        &self,
+        container: &Container,
+        each: &mut dyn FnMut(&mut dyn Iterator<Item = Entry>),
+    ) -> Result<(), H5adError> {
         let (mut minors, mut values) = (Vec::new(), Vec::new());
-        let mut column = 0usize;
+        let num_minors = if self.by_column {
+            self.num_rows
+        } else {
+            u64::from(self.num_columns)
+        };
+        let mut major = 0usize;
         let mut start = 0;
         while start < self.num_entries() {
             let window = start..self.num_entries().min(start + PIECE);
             self.read_window(container, &window, &mut minors, &mut values)?;
-            for (at, (row, value)) in (start..).zip(minors.iter().zip(&values)) {
-                while self.indptr.get(column + 1).is_some_and(|end| *end <= at) {
-                    column += 1;
-                }
-                if u64::from(*row) >= self.num_rows {
-                    let what = format!("entry {at} lies in row {row} of {}", self.num_rows);
-                    return Err(container.invalid(&self.indices.key, what));
-                }
-                each(u64::from(*row), column as u32, *value);
+            if let Some(outside) = minors.iter().find(|minor| u64::from(**minor) >= num_minors) {
+                let what = format!("an entry lies at {outside} of {num_minors}");
+                return Err(container.invalid(&self.indices.key, what));
             }
+            let mut piece =
+                (start..)
+                    .zip(minors.iter().zip(&values))
+                    .map(|(at, (minor, value))| {
+                        while self.indptr.get(major + 1).is_some_and(|end| *end <= at) {
+                            major += 1;
+                        }
+                        ((major, *minor), *value)
+                    });
+            each(&mut piece);
             start = window.end;
         }
         Ok(())
     }
 }
+
+/// ((major, minor), value).
+pub(super) type Entry = ((usize, u32), f32);
 
 /// Adds the rows `within` of a turned matrix; `ranges` names them for errors.
 fn push_all(

@@ -134,12 +134,7 @@ impl Table {
     fn read_plain(&self, name: &str, key: &str) -> Result<Column, H5adError> {
         let values = read_array(&self.container, key)?;
         let categories_key = format!("{}/__categories/{name}", self.key);
-        let has_categories = match self.container.node(key)? {
-            node @ Node::Dataset(_) => self.container.attributes(key, &node)?,
-            _ => return Ok(values),
-        };
-        // The attribute `categories` is a reference, which always points at `__categories/<name>`.
-        let _ = has_categories;
+        // The attribute `categories` is a reference that points at this very data set.
         match (self.container.node(&categories_key)?, &values) {
             (Node::Dataset(_), Column::Integers(_)) => {
                 let categories = read_array(&self.container, &categories_key)?;

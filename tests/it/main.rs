@@ -1,5 +1,7 @@
 //! The integration tests: goldens, and the real command in a fresh folder.
 
 mod bad_use;
+mod hostile_h5ad;
 mod layering;
 mod shared;
+mod torture;
