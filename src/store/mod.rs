@@ -1,1 +1,5 @@
-//! The other cell sources behind `CellSource`.
+//! The other cell sources behind [`crate::cell::CellSource`]: today cells in memory.
+
+mod memory;
+
+pub use memory::MemorySource;

@@ -35,7 +35,7 @@ pub enum VocabError {
     /// A token belongs to two categories, or stands twice in one.
     #[error(
         "the token {token} stands both in `{first}` and in `{second}`; tokens must be unique \
-             over all categories\nhint: rename or remove one of the two in the vocabulary"
+             over all categories\nhint: rename or remove one of the two in the vocabulary, or give --compat perturbgene, which keeps both"
     )]
     DuplicateToken {
         /// The token.

@@ -16,7 +16,7 @@ mod vocabulary;
 
 pub use error::VocabError;
 pub use genes::{GeneVocab, canonical_gene_id};
-pub use phenotypes::{PhenotypeVocab, phenotype_token};
+pub use phenotypes::{PhenotypeVocab, Repeats, phenotype_token};
 pub use vocabulary::Vocabulary;
 
 /// Id of `[CLS]`, the first token of every cell.

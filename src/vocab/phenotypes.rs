@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::{SPECIAL, VocabError};
 use crate::cell::Labels;
 use crate::file::{read_json, write_atomic};
@@ -12,10 +14,23 @@ pub fn phenotype_token(value: &str) -> String {
     format!("[{}]", value.replace(' ', "_").trim())
 }
 
-/// Category → its tokens; categories sorted by name, tokens in their own order, all of them unique.
+/// Whether a token may belong to several categories.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Repeats {
+    /// No: a vocabulary with such a token is refused.
+    #[default]
+    Refused,
+    /// Yes, with an id in each of them, as the original has it.
+    Allowed,
+}
+
+/// Category → its tokens; categories sorted by name, tokens in their own order, all of them unique
+/// (over all categories, unless repeats are allowed).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PhenotypeVocab {
     categories: BTreeMap<String, Vec<String>>,
+    repeats: Repeats,
 }
 
 impl PhenotypeVocab {
@@ -23,7 +38,10 @@ impl PhenotypeVocab {
     ///
     /// # Errors
     /// A token that stands twice, or that is none.
-    pub fn new(categories: BTreeMap<String, Vec<String>>) -> Result<Self, VocabError> {
+    pub fn new(
+        categories: BTreeMap<String, Vec<String>>,
+        repeats: Repeats,
+    ) -> Result<Self, VocabError> {
         let mut owner: HashMap<&str, &str> = HashMap::new();
         for (category, tokens) in &categories {
             for token in tokens {
@@ -33,7 +51,9 @@ impl PhenotypeVocab {
                     let (category, token) = (category.clone(), token.clone());
                     return Err(VocabError::BadToken { category, token });
                 }
-                if let Some(first) = owner.insert(token, category) {
+                if let Some(first) = owner.insert(token, category)
+                    && (repeats == Repeats::Refused || first == category)
+                {
                     let (first, second) = (first.to_owned(), category.clone());
                     return Err(VocabError::DuplicateToken {
                         token: token.clone(),
@@ -43,15 +63,18 @@ impl PhenotypeVocab {
                 }
             }
         }
-        Ok(Self { categories })
+        Ok(Self {
+            categories,
+            repeats,
+        })
     }
 
     /// Reads `{"category": ["[token]", …], …}`.
     ///
     /// # Errors
     /// Unreadable, no such JSON, or as [`PhenotypeVocab::new`].
-    pub fn load(path: &Path) -> Result<Self, VocabError> {
-        Self::new(read_json(path)?)
+    pub fn load(path: &Path, repeats: Repeats) -> Result<Self, VocabError> {
+        Self::new(read_json(path)?, repeats)
     }
 
     /// Writes what [`PhenotypeVocab::load`] reads.
@@ -91,7 +114,7 @@ impl PhenotypeVocab {
             tokens.retain(|token| !known.contains(token));
             known.extend(tokens);
         }
-        Self::new(self.categories)
+        Self::new(self.categories, self.repeats)
     }
 
     /// Categories in sorted order, each with its tokens.
@@ -99,6 +122,11 @@ impl PhenotypeVocab {
         self.categories
             .iter()
             .map(|(name, tokens)| (name.as_str(), tokens.as_slice()))
+    }
+
+    /// Whether a token may belong to several categories.
+    pub fn repeats(&self) -> Repeats {
+        self.repeats
     }
 
     /// The tokens of a category.
@@ -119,6 +147,7 @@ mod tests {
                 .iter()
                 .map(|(c, t)| ((*c).to_owned(), tokens(t)))
                 .collect(),
+            Repeats::Refused,
         )
     }
 

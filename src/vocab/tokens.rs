@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{GeneVocab, PhenotypeVocab, SPECIAL, VocabError, Vocabulary};
+use super::{GeneVocab, PhenotypeVocab, Repeats, SPECIAL, VocabError, Vocabulary};
 use crate::file::{read_json, read_string, write_atomic};
 
 const FORMAT: u32 = 1;
@@ -23,6 +23,7 @@ struct GeneBertJson {
     fingerprint: String,
     num_bin_edges: usize,
     phenotypes: BTreeMap<String, Vec<String>>,
+    repeats: Repeats,
     genes: Vec<String>,
     gene_ranks: Option<Vec<u32>>,
     tokenize: Value,
@@ -43,6 +44,7 @@ impl Vocabulary {
                 .categories()
                 .map(|(name, tokens)| (name.to_owned(), tokens.to_vec()))
                 .collect(),
+            repeats: self.phenotypes().repeats(),
             genes: self.genes().ids().to_vec(),
             gene_ranks: self.genes().ranks().map(<[u32]>::to_vec),
             tokenize: tokenize.clone(),
@@ -74,7 +76,7 @@ impl Vocabulary {
             return Err(saved_wrong(&path, what));
         }
         let saved: GeneBertJson = read_json(&path)?;
-        let phenotypes = PhenotypeVocab::new(saved.phenotypes)?;
+        let phenotypes = PhenotypeVocab::new(saved.phenotypes, saved.repeats)?;
         let genes = GeneVocab::new(saved.genes, saved.gene_ranks)?;
         let vocabulary = Self::new(phenotypes, genes, saved.num_bin_edges);
         if vocabulary.fingerprint() != saved.fingerprint {
@@ -151,7 +153,9 @@ mod tests {
             "[CD14+_Monocytes]".to_owned(),
             "[CD8-positive,_T]".to_owned(),
         ];
-        let phenotypes = PhenotypeVocab::new([("cell_type".to_owned(), tokens)].into()).unwrap();
+        let phenotypes =
+            PhenotypeVocab::new([("cell_type".to_owned(), tokens)].into(), Repeats::Refused)
+                .unwrap();
         let genes = ["A", "B"].map(str::to_owned).to_vec();
         Vocabulary::new(
             phenotypes,

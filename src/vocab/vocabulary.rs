@@ -1,6 +1,6 @@
 //! The whole vocabulary: tokens and token types of phenotypes, bins and genes.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ops::Range;
 
 use sha2::{Digest, Sha256};
@@ -16,7 +16,6 @@ pub struct Vocabulary {
     num_bin_edges: usize,
     tokens: Vec<String>,
     categories: Vec<(String, Range<u32>)>,
-    ids: HashMap<String, u32>,
 }
 
 impl Vocabulary {
@@ -24,24 +23,27 @@ impl Vocabulary {
     pub fn new(phenotypes: PhenotypeVocab, genes: GeneVocab, num_bin_edges: usize) -> Self {
         let mut tokens: Vec<String> = SPECIAL.map(str::to_owned).to_vec();
         let mut categories = Vec::new();
+        let mut seen = HashSet::new();
         for (category, values) in phenotypes.categories() {
             let first = tokens.len() as u32;
-            tokens.extend_from_slice(values);
+            for value in values {
+                // Only where repeats are allowed: names in a tokenizers file must differ.
+                let is_new = seen.insert(value);
+                tokens.push(if is_new {
+                    value.clone()
+                } else {
+                    format!("{value}@{category}")
+                });
+            }
             categories.push((category.to_owned(), first..tokens.len() as u32));
         }
         tokens.extend((0..=num_bin_edges).map(|bin| format!("bin_{bin}")));
-        let ids = tokens
-            .iter()
-            .zip(0..)
-            .map(|(token, id)| (token.clone(), id))
-            .collect();
         Self {
             phenotypes,
             genes,
             num_bin_edges,
             tokens,
             categories,
-            ids,
         }
     }
 
@@ -77,10 +79,13 @@ impl Vocabulary {
 
     /// The token of a value (as obs spells it) of a category.
     pub fn phenotype_id(&self, category: &str, value: &str) -> Option<TokenId> {
-        let id = *self.ids.get(&phenotype_token(value))?;
-        self.category_ids(category)?
-            .contains(&id)
-            .then_some(TokenId(id))
+        let token = phenotype_token(value);
+        let rank = self
+            .phenotypes
+            .tokens(category)?
+            .iter()
+            .position(|t| *t == token)?;
+        Some(TokenId(self.category_ids(category)?.start + rank as u32))
     }
 
     /// The text of a token.
@@ -165,6 +170,7 @@ impl Vocabulary {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::vocab::Repeats;
 
     fn vocabulary() -> Vocabulary {
         let owned = |t: &[&str]| t.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>();
@@ -172,7 +178,7 @@ mod tests {
             ("tissue".to_owned(), owned(&["[lung]"])),
             ("cell_type".to_owned(), owned(&["[T_cell]", "[B_cell]"])),
         ];
-        let phenotypes = PhenotypeVocab::new(categories.into()).unwrap();
+        let phenotypes = PhenotypeVocab::new(categories.into(), Repeats::Refused).unwrap();
         let genes = GeneVocab::new(owned(&["TP53", "CD3E", "MS4A1"]), None).unwrap();
         Vocabulary::new(phenotypes, genes, 2)
     }
