@@ -91,15 +91,15 @@ pub struct Label {
 /// A batch of cells, packed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PackedBatch {
-    /// Token ids, [T].
+    /// Token ids, `[T]`.
     pub input_ids: Vec<u32>,
-    /// Token type ids, [T].
+    /// Token type ids, `[T]`.
     pub token_type_ids: Vec<u32>,
-    /// Start of each cell, [B + 1]; first 0, last T.
+    /// Start of each cell, `[B + 1]`; first 0, last T.
     pub cu_seqlens: Vec<u32>,
     /// The labelled positions, ascending; empty where nothing was masked.
     pub labels: Vec<Label>,
-    /// The cells of the batch as indices into the data set, [B].
+    /// The cells of the batch as indices into the data set, `[B]`.
     pub cells: Vec<u64>,
 }
 

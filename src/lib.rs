@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | 0 | [`cell`] ∘ | the nouns that cross rooms: [`cell::CellSource`], [`cell::TokenizedCell`], [`cell::PackedBatch`] |
 //! | 0 | [`rng`] ∘ | every random stream, derived from (seed, stream, epoch, id) |
-//! | 0 | [`file`] ∘ | read and write whose errors name the path; atomic files and folders; path patterns |
+//! | 0 | [`file`](mod@file) ∘ | read and write whose errors name the path; atomic files and folders; path patterns |
 //! | 1 | [`h5ad`] ∘ | AnnData files of any encoding: row blocks and obs columns; knows no tokens |
 //! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
 //! | 1 | [`store`] ∘ | the other cell sources behind [`cell::CellSource`] |

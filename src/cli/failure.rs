@@ -37,8 +37,11 @@ pub fn describe(error: &anyhow::Error) -> String {
 /// Whether the reader of our output went away (`gene-bert … | head`), which is no error.
 pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| {
-        let io = cause.downcast_ref::<io::Error>();
-        io.is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe)
+        let io = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        let json = cause
+            .downcast_ref::<serde_json::Error>()
+            .and_then(|e| e.io_error_kind());
+        io.or(json) == Some(io::ErrorKind::BrokenPipe)
     })
 }
 
@@ -73,5 +76,7 @@ mod tests {
             &anyhow::Error::from(pipe).context("printing")
         ));
         assert!(!is_broken_pipe(&anyhow!("other")));
+        let pipe = serde_json::Error::io(io::ErrorKind::BrokenPipe.into());
+        assert!(is_broken_pipe(&anyhow::Error::from(pipe)));
     }
 }

@@ -148,7 +148,7 @@ settings! {
         value_parser = named::<UnknownPhenotype>
     )]
     unknown_phenotype (UnknownPhenotype): UnknownPhenotype = UnknownPhenotype::Error;
-    /// Most tokens per cell, [CLS], phenotypes and [EOS] included [default: 1024]
+    /// Most tokens per cell, with CLS, phenotypes and EOS [default: 1024]
     #[arg(long, help_heading = TOKENS, value_name = "TOKENS")]
     max_length (usize): usize = 1024;
     /// Keep only the best-ranked genes [default: all]

@@ -38,7 +38,7 @@ pub struct Report {
 /// One matrix.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct MatrixReport {
-    /// X, layers.<name> or raw.X.
+    /// `X`, `layers.<name>` or `raw.X`.
     pub name: String,
     /// csr_matrix, csc_matrix or array.
     pub encoding: String,

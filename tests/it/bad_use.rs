@@ -82,6 +82,22 @@ fn flags_and_subcommands_that_do_not_exist() {
 }
 
 #[test]
+fn files_that_are_absent_or_no_h5ad() {
+    let dir = tempfile::tempdir().unwrap();
+    refused_with(dir.path(), "info no/such.h5ad", &["no/such.h5ad", "hint: "]);
+    refused_with(
+        dir.path(),
+        "info x_{0..3}.h5ad",
+        &["x_{0..3}.h5ad", "x_0.h5ad"],
+    );
+    std::fs::write(dir.path().join("text.h5ad"), "not hdf5").unwrap();
+    refused_with(dir.path(), "info text.h5ad", &["text.h5ad"]);
+    std::fs::write(dir.path().join("empty.h5ad"), "").unwrap();
+    refused_with(dir.path(), "info empty.h5ad", &["empty.h5ad"]);
+    refused_with(dir.path(), "info .", &["."]);
+}
+
+#[test]
 fn settings_that_cannot_work() {
     let dir = tempfile::tempdir().unwrap();
     let sound = "check --train_data_paths a.h5ad --output_dir out --model_arch tiny";
