@@ -13,7 +13,7 @@
 //! | 1 | [`store`] ∘ | the other cell sources behind [`cell::CellSource`] |
 //! | 1 | [`kernels`] | the fused operations of a training step; the only `unsafe` |
 //! | 2 | [`tokenize`] ∘ | cell + vocabulary + settings → tokens |
-//! | 2 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
+//! | 3 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
 //! | 2 | [`model`] | GeneBERT: config, embeddings, blocks, heads, init, weights on disk |
 //! | 2 | [`optim`] | AdamW, schedules, clipping |
 //! | 3 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |

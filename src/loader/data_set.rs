@@ -1,0 +1,205 @@
+//! Many sources as one: cells numbered from 0 over all sources, in the order given.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::error::LoaderError;
+use super::sampler::Selection;
+use crate::cell::{CellSource, CsrBlock, TokenizedCell};
+use crate::tokenize::{BoundSource, Draw};
+
+/// Cells read at a time when genes are counted.
+const COUNTED_TOGETHER: usize = 256;
+
+/// One source with the tokenizer bound to its columns.
+pub(super) struct Member {
+    pub(super) source: Arc<dyn CellSource>,
+    pub(super) bound: Arc<BoundSource>,
+}
+
+/// The cells of all sources. Sources without cells are fine.
+pub struct DataSet {
+    members: Vec<Member>,
+    /// First cell of each source, and one past the last: [number of sources + 1].
+    offsets: Vec<u64>,
+}
+
+impl DataSet {
+    /// One data set of all `sources`, in this order.
+    pub fn new(sources: Vec<(Arc<dyn CellSource>, Arc<BoundSource>)>) -> Self {
+        let mut offsets = vec![0];
+        let mut end = 0;
+        for (source, _) in &sources {
+            end += source.num_cells();
+            offsets.push(end);
+        }
+        let members = sources
+            .into_iter()
+            .map(|(source, bound)| Member { source, bound })
+            .collect();
+        Self { members, offsets }
+    }
+
+    /// Number of cells over all sources.
+    pub fn len(&self) -> u64 {
+        self.offsets.last().copied().unwrap_or(0)
+    }
+
+    /// Whether there is no cell at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of sources, empty ones included.
+    pub fn num_sources(&self) -> usize {
+        self.members.len()
+    }
+
+    /// Source `index`.
+    pub fn source(&self, index: usize) -> Option<&Arc<dyn CellSource>> {
+        self.members.get(index).map(|member| &member.source)
+    }
+
+    /// The tokenizer bound to source `index`.
+    pub fn bound(&self, index: usize) -> Option<&Arc<BoundSource>> {
+        self.members.get(index).map(|member| &member.bound)
+    }
+
+    /// The cells of source `index`, as cells of the data set; empty beyond the last source.
+    pub fn cells_of(&self, index: usize) -> Range<u64> {
+        match (self.offsets.get(index), self.offsets.get(index + 1)) {
+            (Some(&first), Some(&end)) => first..end,
+            _ => self.len()..self.len(),
+        }
+    }
+
+    /// Source and row of a cell; `None` beyond the last cell.
+    pub fn locate(&self, cell: u64) -> Option<(usize, u64)> {
+        if cell >= self.len() {
+            return None;
+        }
+        let source = self.offsets.partition_point(|&first| first <= cell) - 1;
+        Some((source, cell - self.offsets[source]))
+    }
+
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// Reads and tokenises `cells` (ascending) and hands each to `each`, with the genes that its
+    /// source measures; `None` for a cell that the tokenizer skips.
+    pub(super) fn visit(
+        &self,
+        cells: &[u64],
+        seed: u64,
+        epoch: u64,
+        mut each: impl FnMut(u64, Option<TokenizedCell>, &[u32]),
+    ) -> Result<(), LoaderError> {
+        let mut rest = cells;
+        while let Some((source, _)) = rest.first().and_then(|&cell| self.locate(cell)) {
+            let own = self.cells_of(source);
+            let (here, after) = rest.split_at(rest.partition_point(|&cell| cell < own.end));
+            let member = &self.members[source];
+            let block = member.read(here.iter().map(|cell| cell - own.start), here.len())?;
+            let measured = member.bound.measured_genes();
+            for (i, &cell) in here.iter().enumerate() {
+                let row = cell - own.start;
+                let stored = block.indptr().outer_inds_sz(i);
+                let (columns, values) = (&block.indices()[stored.clone()], &block.data()[stored]);
+                let draw = Draw { seed, epoch, cell };
+                let tokens = member.bound.tokenize(row, columns, values, draw);
+                let tokens = tokens.map_err(|cause| LoaderError::Tokenize {
+                    path: member.source.path().to_path_buf(),
+                    row,
+                    cause: Box::new(cause),
+                })?;
+                each(cell, tokens, measured);
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// In how many of (at most) `num_cells` of the selected cells each of `num_genes` genes is
+    /// expressed: what absent genes are drawn by. The cells are spread evenly over the selection.
+    ///
+    /// # Errors
+    /// A cell that cannot be read or made into tokens.
+    pub fn expressed_counts(
+        &self,
+        selection: &Selection,
+        num_cells: u64,
+        num_genes: usize,
+    ) -> Result<Vec<f64>, LoaderError> {
+        let mut counts = vec![0.0; num_genes];
+        let selected = selection.len(self.len());
+        let num_cells = num_cells.min(selected);
+        let place = |n: u64| (u128::from(n) * u128::from(selected) / u128::from(num_cells)) as u64;
+        let cells: Vec<u64> = (0..num_cells).map(|n| selection.cell(place(n))).collect();
+        for part in cells.chunks(COUNTED_TOGETHER) {
+            self.visit(part, 0, 0, |_, tokens, _| {
+                for gene in tokens.iter().flat_map(|tokens| &tokens.expressed) {
+                    if let Some(count) = counts.get_mut(*gene as usize) {
+                        *count += 1.0;
+                    }
+                }
+            })?;
+        }
+        Ok(counts)
+    }
+}
+
+impl Member {
+    fn read(
+        &self,
+        rows: impl Iterator<Item = u64>,
+        expected: usize,
+    ) -> Result<CsrBlock, LoaderError> {
+        let ranges = merge_rows(rows);
+        let path = || self.source.path().to_path_buf();
+        let block = self
+            .source
+            .read_ranges(&ranges)
+            .map_err(|cause| LoaderError::Read {
+                path: path(),
+                first: ranges.first().map_or(0, |range| range.start),
+                end: ranges.last().map_or(0, |range| range.end),
+                cause,
+            })?;
+        let got = block.rows();
+        if got != expected {
+            return Err(LoaderError::RowCount {
+                path: path(),
+                expected,
+                got,
+            });
+        }
+        Ok(block)
+    }
+}
+
+/// Ascending rows as ranges of adjacent ones.
+fn merge_rows(rows: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
+    let mut ranges: Vec<Range<u64>> = Vec::new();
+    for row in rows {
+        match ranges.last_mut() {
+            Some(last) if last.end == row => last.end += 1,
+            _ => ranges.push(row..row + 1),
+        }
+    }
+    ranges
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adjacent_rows_are_read_together() {
+        assert_eq!(
+            merge_rows([2, 3, 4, 7, 9, 10].into_iter()),
+            [2..5, 7..8, 9..11]
+        );
+        assert!(merge_rows(std::iter::empty()).is_empty());
+    }
+}

@@ -1,0 +1,121 @@
+//! Everything that can go wrong between a plan and a batch.
+
+use std::path::PathBuf;
+
+use crate::cell::SourceError;
+use crate::tokenize::TokenizeError;
+
+/// The error of this room. What a source or the tokenizer said is kept as the cause.
+#[derive(Debug, thiserror::Error)]
+pub enum LoaderError {
+    /// A setting that cannot work.
+    #[error("`{key}` = {got}: expected {expected}")]
+    Setting {
+        /// The setting's key.
+        key: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it is.
+        got: String,
+    },
+    /// A selection that is not a list of distinct, ascending cells of the data set.
+    #[error(
+        "the selected cells must ascend and lie below {num_cells}, but entry {entry} is {got} \
+         (after {previous:?})"
+    )]
+    Selection {
+        /// Index into the list.
+        entry: usize,
+        /// The entry before it.
+        previous: Option<u64>,
+        /// The entry.
+        got: u64,
+        /// Size of the data set.
+        num_cells: u64,
+    },
+    /// Cells could not be read; the cause names file and place.
+    #[error("cannot read cells")]
+    Read {
+        /// The source.
+        path: PathBuf,
+        /// First row asked for.
+        first: u64,
+        /// One past the last row asked for.
+        end: u64,
+        /// What the source said.
+        #[source]
+        cause: SourceError,
+    },
+    /// A source handed back another number of rows than asked for.
+    #[error("{}: asked for {expected} rows, got {got}", path.display())]
+    RowCount {
+        /// The source.
+        path: PathBuf,
+        /// Rows asked for.
+        expected: usize,
+        /// Rows received.
+        got: usize,
+    },
+    /// A cell could not be made into tokens; the cause names file and row.
+    #[error("a cell cannot be made into tokens")]
+    Tokenize {
+        /// The source.
+        path: PathBuf,
+        /// The row in that source.
+        row: u64,
+        /// What the tokenizer said.
+        #[source]
+        cause: Box<TokenizeError>,
+    },
+    /// A reader thread could not be started.
+    #[error("cannot start a reader thread\nhint: lower `num_workers`")]
+    Spawn {
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// A defect of this program, caught in a reader thread.
+    #[error("internal error while reading {}, from row {row}: {message}", path.display())]
+    Panicked {
+        /// The source of the first cell of the work at hand.
+        path: PathBuf,
+        /// The row of that cell.
+        row: u64,
+        /// The panic's text.
+        message: String,
+    },
+    /// A batch whose tokens cannot be counted in 32 bits.
+    #[error("a batch of {cells} cells has 2^32 tokens or more\nhint: lower the batch size")]
+    BatchTooLarge {
+        /// Cells in the batch.
+        cells: usize,
+    },
+    /// The saved position belongs to another data set or another plan.
+    #[error(
+        "cannot resume in the middle of an epoch: {what} was {saved}, now it is {now}\n\
+         hint: resume with the same data files, selection and sampler settings (the numbers of \
+         threads, ranks and cells per batch may change), or start a new run"
+    )]
+    Resume {
+        /// What differs.
+        what: String,
+        /// Its saved value.
+        saved: String,
+        /// Its value now.
+        now: String,
+    },
+}
+
+impl LoaderError {
+    pub(super) fn setting(
+        key: &'static str,
+        expected: impl Into<String>,
+        got: impl ToString,
+    ) -> Self {
+        Self::Setting {
+            key,
+            expected: expected.into(),
+            got: got.to_string(),
+        }
+    }
+}

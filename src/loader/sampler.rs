@@ -1,0 +1,188 @@
+//! Which cells, in which order: a pure plan that never touches a file.
+//!
+//! The order of an epoch is a function of (seed, epoch, settings, selection) and of nothing else:
+//! not of threads, ranks or batch size. `Block` shuffles blocks of consecutive cells over all
+//! files and then mixes the cells inside a buffer of many blocks, so that files are read in runs.
+//! A block of one cell is a full permutation.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::error::LoaderError;
+use super::plan::{EpochPlan, Fetch};
+
+/// How the cells of an epoch are ordered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Shuffle {
+    /// As the files have them, the same in every epoch.
+    Sequential,
+    /// Random blocks of consecutive cells, mixed inside a buffer; another order in every epoch.
+    #[default]
+    Block,
+}
+
+/// Settings of a [`Sampler`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplerConfig {
+    /// The run's seed (default 0).
+    pub seed: u64,
+    /// Order of cells (default block).
+    pub shuffle: Shuffle,
+    /// Consecutive cells per block, in cells (default 64).
+    pub block_cells: usize,
+    /// Cells mixed with one another, in cells; rounded down to whole blocks (default 8192).
+    pub buffer_cells: usize,
+    /// This process, 0..world_size (default 0).
+    pub rank: usize,
+    /// Number of processes that share an epoch (default 1).
+    pub world_size: usize,
+}
+
+impl Default for SamplerConfig {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            shuffle: Shuffle::Block,
+            block_cells: 64,
+            buffer_cells: 8192,
+            rank: 0,
+            world_size: 1,
+        }
+    }
+}
+
+impl SamplerConfig {
+    /// Checks the settings against one another.
+    ///
+    /// # Errors
+    /// Names the setting that cannot work.
+    pub fn validate(&self) -> Result<(), LoaderError> {
+        if self.block_cells == 0 {
+            return Err(LoaderError::setting("block_cells", "at least 1", 0));
+        }
+        if self.buffer_cells == 0 {
+            return Err(LoaderError::setting("buffer_cells", "at least 1", 0));
+        }
+        if self.world_size == 0 {
+            return Err(LoaderError::setting("world_size", "at least 1", 0));
+        }
+        if self.rank >= self.world_size {
+            let expected = format!("below `world_size` = {}", self.world_size);
+            return Err(LoaderError::setting("rank", expected, self.rank));
+        }
+        Ok(())
+    }
+}
+
+/// The cells of a data set that take part.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Selection {
+    /// Every cell.
+    #[default]
+    All,
+    /// These cells of the data set, ascending and distinct.
+    Rows(Arc<[u64]>),
+}
+
+impl Selection {
+    /// How many cells of a data set of `num_cells` are selected.
+    pub fn len(&self, num_cells: u64) -> u64 {
+        match self {
+            Self::All => num_cells,
+            Self::Rows(rows) => rows.len() as u64,
+        }
+    }
+
+    /// The cell at `place` of the selection, which must lie in it.
+    pub(super) fn cell(&self, place: u64) -> u64 {
+        match self {
+            Self::All => place,
+            Self::Rows(rows) => rows[place as usize],
+        }
+    }
+
+    fn validate(&self, num_cells: u64) -> Result<(), LoaderError> {
+        let Self::Rows(rows) = self else {
+            return Ok(());
+        };
+        let mut previous = None;
+        for (entry, &got) in rows.iter().enumerate() {
+            if got >= num_cells || previous.is_some_and(|before| before >= got) {
+                return Err(LoaderError::Selection {
+                    entry,
+                    previous,
+                    got,
+                    num_cells,
+                });
+            }
+            previous = Some(got);
+        }
+        Ok(())
+    }
+}
+
+/// The plan of every epoch.
+#[derive(Debug, Clone)]
+pub struct Sampler {
+    config: SamplerConfig,
+    selection: Selection,
+    num_cells: u64,
+}
+
+impl Sampler {
+    /// A plan over `selection` of a data set of `num_cells` cells.
+    ///
+    /// # Errors
+    /// A setting that cannot work, or a selection that is not ascending or leaves the data set.
+    pub fn new(
+        config: SamplerConfig,
+        selection: Selection,
+        num_cells: u64,
+    ) -> Result<Self, LoaderError> {
+        config.validate()?;
+        selection.validate(num_cells)?;
+        Ok(Self {
+            config,
+            selection,
+            num_cells,
+        })
+    }
+
+    /// Cells per epoch, over all ranks.
+    pub fn len(&self) -> u64 {
+        self.selection.len(self.num_cells)
+    }
+
+    /// Whether an epoch has no cell.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Cells of the data set, selected or not.
+    pub fn data_set_len(&self) -> u64 {
+        self.num_cells
+    }
+
+    /// The settings.
+    pub fn config(&self) -> &SamplerConfig {
+        &self.config
+    }
+
+    /// The cells that take part.
+    pub fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    /// The order of one epoch; memory O(number of blocks).
+    pub fn epoch(&self, epoch: u64) -> EpochPlan {
+        EpochPlan::new(&self.config, self.selection.clone(), self.len(), epoch)
+    }
+
+    /// The `n`-th fetch of an epoch; no cells beyond the last.
+    pub fn fetch(&self, epoch: u64, n: u64) -> Fetch {
+        self.epoch(epoch).fetch(n)
+    }
+}
