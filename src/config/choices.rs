@@ -10,40 +10,6 @@ pub(super) fn named<T: DeserializeOwned>(name: &str) -> Result<T, Error> {
     T::deserialize(name)
 }
 
-/// What is done with a phenotype value that is missing or not in the vocabulary.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum UnknownPhenotype {
-    /// `[MASK]` without a label.
-    Mask,
-    /// The cell is left out.
-    Skip,
-    /// The run stops, naming file, row, column and value.
-    Error,
-}
-
-/// Which genes come first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum GeneOrder {
-    /// Best rank first.
-    Rank,
-    /// As in the file.
-    File,
-    /// Highest value first.
-    Expression,
-    /// A fresh draw for each cell and epoch.
-    Random,
-}
-
-/// Whose known mistakes are repeated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Compat {
-    /// The original.
-    Perturbgene,
-}
-
 /// How absent genes are drawn for masking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

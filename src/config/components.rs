@@ -1,7 +1,12 @@
 //! The settings of each component, taken out of a [`RunConfig`].
 
+use std::collections::BTreeMap;
+
+use super::resolve::ConfigError;
 use super::settings::RunConfig;
+use crate::file::read_json;
 use crate::h5ad::{OpenOptions, ValuePolicy};
+use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
 /// may differ when a run is resumed.
@@ -39,6 +44,44 @@ impl RunConfig {
         }
     }
 
+    /// How cells become tokens; reads the file of per-gene edges, where there is one.
+    ///
+    /// # Errors
+    /// An edge file that is absent, is no JSON object gene → edges, or has edges that do not
+    /// ascend or differ in number; no bins at all (see [`RunConfig::validate`]).
+    pub fn tokenize_config(&self) -> Result<TokenizeConfig, ConfigError> {
+        Ok(TokenizeConfig {
+            bins: self.bins()?,
+            included_phenotypes: self.included_phenotypes.clone(),
+            max_length: self.max_length,
+            num_top_genes: self.num_top_genes,
+            gene_order: self.gene_order,
+            transform: self.transform.clone(),
+            unknown_phenotype: self.unknown_phenotype,
+            min_gene_overlap: self.min_gene_overlap,
+            allow_scaled: self.allow_scaled,
+            compat: self.compat,
+        })
+    }
+
+    fn bins(&self) -> Result<Bins, ConfigError> {
+        match (&self.bin_edges, &self.bin_edges_path, self.quantile_bins) {
+            (Some(edges), None, None) => Ok(Bins::Shared(edges.clone())),
+            (None, Some(path), None) => {
+                let genes: BTreeMap<String, Vec<f64>> = read_json(path)?;
+                let bins = Bins::PerGene(genes);
+                let wrong = |e| ConfigError::BinEdges {
+                    path: path.clone(),
+                    source: Box::new(e),
+                };
+                bins.num_edges().map_err(wrong)?;
+                Ok(bins)
+            }
+            (None, None, Some(number)) => Ok(Bins::Quantile(number)),
+            _ => Err(ConfigError::NoBins),
+        }
+    }
+
     /// Names of the settings that differ from those of the run that `saved` it and without which
     /// it cannot go on as if never interrupted. Paths may differ (files may have been moved): the
     /// fingerprints of what they hold are checked where they are opened.
@@ -69,6 +112,40 @@ mod tests {
         let mut names = config.differences(&saved);
         names.sort_unstable();
         assert_eq!(names, ["dataloader_num_workers", "output_dir", "seed"]);
+    }
+
+    #[test]
+    fn per_gene_edges_are_read_and_checked() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("edges.json");
+        let mut config = Settings {
+            bin_edges_path: Some(path.clone()),
+            ..Settings::default()
+        }
+        .with_defaults();
+        let bins = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            config.tokenize_config().map(|c| c.bins).map_err(|e| {
+                let source = std::error::Error::source(&e).map(ToString::to_string);
+                format!("{e} / {}", source.unwrap_or_default())
+            })
+        };
+        let Ok(Bins::PerGene(genes)) = bins(r#"{"A": [0.5, 1], "B": [2, 3]}"#) else {
+            panic!()
+        };
+        assert_eq!(genes["B"], [2.0, 3.0]);
+        for text in [
+            r#"{"A": [1, 1]}"#,
+            r#"{"A": [1], "B": [1, 2]}"#,
+            "{}",
+            "[1, 2]",
+            "{",
+        ] {
+            let error = bins(text).unwrap_err();
+            assert!(error.contains("edges.json"), "{text}: {error}");
+        }
+        config.bin_edges = Some(vec![1.0]);
+        assert!(config.tokenize_config().is_err());
     }
 
     #[test]

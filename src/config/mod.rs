@@ -17,9 +17,7 @@ mod settings;
 mod spelling;
 mod validate;
 
-pub use choices::{
-    AbsentGeneSampling, Compat, Device, GeneOrder, ScheduleType, Shuffle, UnknownPhenotype,
-};
+pub use choices::{AbsentGeneSampling, Device, ScheduleType, Shuffle};
 pub use resolve::{ConfigError, Resume, RunFlags};
 pub use settings::{RunConfig, Settings};
 pub use spelling::nearest;

@@ -7,6 +7,7 @@ use super::spelling::nearest;
 use super::validate::Invalid;
 use crate::file::{FileError, read_string};
 use crate::h5ad::MatrixKey;
+use crate::tokenize::TokenizeError;
 
 /// Flags that say what to do now rather than what the run is: they are not keys of the file.
 const ACTIONS: [&str; 3] = ["config", "resume", "overwrite_output_dir"];
@@ -36,6 +37,21 @@ pub enum ConfigError {
         /// What is wrong, with line and column.
         source: Box<toml::de::Error>,
     },
+    /// The file of per-gene bin edges has edges that cannot work.
+    #[error("{}: cannot be used as bin edges\n\
+             hint: expected JSON {{\"GENE\": [EDGE, …], …}}, edges ascending, the same number for \
+             each gene", path.display())]
+    BinEdges {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<TokenizeError>,
+    },
+    /// No kind of bins is set, or more than one.
+    #[error(
+        "not one kind of bins is set\nhint: set exactly one of bin_edges, bin_edges_path, quantile_bins"
+    )]
+    NoBins,
     /// A setting that TOML cannot hold.
     #[error("the settings cannot be written as TOML")]
     Write(#[from] toml::ser::Error),

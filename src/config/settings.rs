@@ -9,10 +9,9 @@ use std::path::PathBuf;
 use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{
-    AbsentGeneSampling, Compat, Device, GeneOrder, ScheduleType, Shuffle, UnknownPhenotype, named,
-};
+use super::choices::{AbsentGeneSampling, Device, ScheduleType, Shuffle, named};
 use crate::h5ad::MatrixKey;
+use crate::tokenize::{Compat, GeneOrder, Transform, UnknownPhenotype};
 
 const DATA: &str = "Data";
 const TOKENS: &str = "Tokens";
@@ -131,8 +130,8 @@ settings! {
     quantile_bins (usize): Option<usize> = None;
     /// What is done to the values before binning: none, log1p, normalize_total:1e4+log1p, ...
     /// [default: none]
-    #[arg(long, help_heading = TOKENS, value_name = "TRANSFORM")]
-    transform (String): String = "none".to_owned();
+    #[arg(long, help_heading = TOKENS, value_name = "TRANSFORM", value_parser = named::<Transform>)]
+    transform (Transform): Transform = Transform::default();
     /// Phenotype vocabulary (JSON) [default: built from the training files]
     #[arg(long, help_heading = TOKENS, value_name = "FILE")]
     vocab_path (PathBuf): Option<PathBuf> = None;
