@@ -10,26 +10,6 @@ pub(super) fn named<T: DeserializeOwned>(name: &str) -> Result<T, Error> {
     T::deserialize(name)
 }
 
-/// How absent genes are drawn for masking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum AbsentGeneSampling {
-    /// Each as likely as the other.
-    Uniform,
-    /// By how often a gene is expressed.
-    Frequency,
-}
-
-/// Order of the training cells.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Shuffle {
-    /// As the files have them.
-    Sequential,
-    /// Random blocks, mixed inside a buffer.
-    Block,
-}
-
 /// Learning rate after warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

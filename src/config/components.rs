@@ -6,6 +6,7 @@ use super::resolve::ConfigError;
 use super::settings::RunConfig;
 use crate::file::read_json;
 use crate::h5ad::{OpenOptions, ValuePolicy};
+use crate::loader::{LoaderConfig, MlmConfig, SamplerConfig, Shuffle};
 use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
@@ -79,6 +80,52 @@ impl RunConfig {
             }
             (None, None, Some(number)) => Ok(Bins::Quantile(number)),
             _ => Err(ConfigError::NoBins),
+        }
+    }
+
+    /// What is masked.
+    pub fn mlm_config(&self) -> MlmConfig {
+        MlmConfig {
+            gene_mask_prob: self.gene_mask_prob,
+            phenotype_mask_prob: self.phenotype_mask_prob,
+            absent_gene_sampling: self.absent_gene_sampling,
+            compat: self.compat,
+        }
+    }
+
+    /// In which order one process trains on the cells.
+    pub fn sampler_config(&self) -> SamplerConfig {
+        SamplerConfig {
+            seed: self.seed,
+            shuffle: self.shuffle,
+            block_cells: self.block_cells,
+            buffer_cells: self.buffer_cells,
+            ..SamplerConfig::default()
+        }
+    }
+
+    /// In which order one process evaluates: as the files have the cells.
+    pub fn eval_sampler_config(&self) -> SamplerConfig {
+        SamplerConfig {
+            shuffle: Shuffle::Sequential,
+            ..self.sampler_config()
+        }
+    }
+
+    /// How training cells are batched and read ahead.
+    pub fn loader_config(&self) -> LoaderConfig {
+        LoaderConfig {
+            num_workers: self.dataloader_num_workers,
+            batch_cells: self.per_device_train_batch_size,
+            ..LoaderConfig::default()
+        }
+    }
+
+    /// How evaluation cells are batched and read ahead.
+    pub fn eval_loader_config(&self) -> LoaderConfig {
+        LoaderConfig {
+            batch_cells: self.per_device_eval_batch_size,
+            ..self.loader_config()
         }
     }
 

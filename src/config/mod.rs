@@ -17,7 +17,7 @@ mod settings;
 mod spelling;
 mod validate;
 
-pub use choices::{AbsentGeneSampling, Device, ScheduleType, Shuffle};
+pub use choices::{Device, ScheduleType};
 pub use resolve::{ConfigError, Resume, RunFlags};
 pub use settings::{RunConfig, Settings};
 pub use spelling::nearest;

@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{AbsentGeneSampling, Device, ScheduleType, Shuffle, named};
+use super::choices::{Device, ScheduleType, named};
 use crate::h5ad::MatrixKey;
+use crate::loader::{AbsentGeneSampling, Shuffle};
 use crate::tokenize::{Compat, GeneOrder, Transform, UnknownPhenotype};
 
 const DATA: &str = "Data";
@@ -269,7 +270,8 @@ settings! {
     /// Write the training loss to metrics.jsonl every so many steps [default: 10]
     #[arg(long, help_heading = EVALUATION, value_name = "STEPS")]
     logging_steps (u64): u64 = 10;
-    /// Threads that read and tokenise cells; results do not depend on it [default: 4]
+    /// Threads that read and tokenise cells, 0: the one that computes; results do not depend on it
+    /// [default: 4]
     #[arg(long, help_heading = MACHINE, value_name = "THREADS")]
     dataloader_num_workers (usize): usize = 4;
     /// Threads that compute [default: one per core]

@@ -331,7 +331,6 @@ impl RunConfig {
     }
 
     fn check_machine(&self, checks: &mut Checks) {
-        checks.at_least_one("dataloader_num_workers", self.dataloader_num_workers as u64);
         checks.at_least_one("threads", self.threads.map(|n| n as u64));
         if let Device::Cuda(number) = self.device {
             let what = format!("this build has no CUDA, so cuda:{number} cannot be used");
