@@ -8,10 +8,12 @@
 //! | 0 | [`cell`] ∘ | the nouns that cross rooms: [`cell::CellSource`], [`cell::TokenizedCell`], [`cell::PackedBatch`] |
 //! | 0 | [`rng`] ∘ | every random stream, derived from (seed, stream, epoch, id) |
 //! | 0 | [`file`](mod@file) ∘ | read and write whose errors name the path; atomic files and folders; path patterns |
+//! | 0 | [`buffers`] | read and write views of candle tensors |
 //! | 1 | [`h5ad`] ∘ | AnnData files of any encoding: row blocks and obs columns; knows no tokens |
 //! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
 //! | 1 | [`store`] ∘ | the other cell sources behind [`cell::CellSource`] |
 //! | 1 | [`kernels`] | the fused operations of a training step; the only `unsafe` |
+//! | 1 | [`parameters`] | named weights, their gradients, both on disk as safetensors |
 //! | 2 | [`tokenize`] ∘ | cell + vocabulary + settings → tokens |
 //! | 3 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
 //! | 2 | [`model`] | GeneBERT: config, embeddings, blocks, heads, init, weights on disk |
@@ -21,6 +23,7 @@
 //! | 4 | [`train`] | the loop, hooks, checkpoints, evaluation, metrics |
 //! | 6 | [`cli`] | one file per subcommand: flags and `run`, no logic |
 
+pub mod buffers;
 pub mod cell;
 pub mod cli;
 pub mod config;
@@ -30,6 +33,7 @@ pub mod kernels;
 pub mod loader;
 pub mod model;
 pub mod optim;
+pub mod parameters;
 pub mod prepare;
 pub mod rng;
 pub mod store;

@@ -1,1 +1,27 @@
-//! The fused operations of a training step.
+//! The fused operations of a training step, one file each, over packed rows.
+//!
+//! An operation takes candle tensors and gives candle tensors; its backward pass is a second
+//! function that takes what the forward pass kept and leaves parameters' gradients in
+//! [`crate::buffers::Target`]s, so that nothing is zeroed, added or copied in between. The tensors
+//! are flat `[T, …]` arrays of the tokens of all cells, without padding; only [`attention`] looks
+//! at where cells begin. Results are bit for bit the same for any number of threads: work is split
+//! by shape alone, and partial sums are added in order.
+//!
+//! Each file ends with the slow, readable reference that it is checked against. `unsafe` is
+//! allowed in this room only, and stands in [`matmul`] and [`attention`].
+
+pub mod activation;
+pub mod adamw;
+pub mod attention;
+pub mod cross_entropy;
+pub mod dropout;
+pub mod embedding;
+pub mod grad_norm;
+pub mod layer_norm;
+pub mod linear;
+mod matmul;
+mod parallel;
+pub mod rows;
+mod simd;
+#[cfg(test)]
+mod testing;

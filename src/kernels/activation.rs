@@ -1,0 +1,101 @@
+//! Activations: exact GELU, x Φ(x), and ReLU.
+//!
+//! The forward pass keeps its input (the pre-activation), the backward pass works in place on the
+//! gradient.
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+use std::f32::consts::FRAC_1_SQRT_2;
+
+use super::parallel::rows_per_task;
+use super::simd::{erf, exp, vectorized};
+use crate::buffers::{from_vec, read, write};
+
+/// Which activation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activation {
+    /// x Φ(x) with the exact Φ (by erf, not tanh).
+    #[default]
+    Gelu,
+    /// max(x, 0).
+    Relu,
+}
+
+/// 1 / √(2π)
+const DENSITY_AT_ZERO: f32 = 0.398_942_3;
+
+#[inline(always)]
+fn gelu(x: f32) -> f32 {
+    0.5 * x * (1.0 + erf(x * FRAC_1_SQRT_2))
+}
+
+#[inline(always)]
+fn gelu_slope(x: f32) -> f32 {
+    let density = DENSITY_AT_ZERO * exp(-0.5 * x * x);
+    x.mul_add(density, 0.5 * (1.0 + erf(x * FRAC_1_SQRT_2)))
+}
+
+/// The activation of every element of `x`.
+///
+/// # Errors
+/// `x` is not a contiguous f32 tensor on the CPU.
+pub fn forward(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    let mut y = vec![0.0; x.elem_count()];
+    {
+        let x = read::<f32>(x)?;
+        let task = rows_per_task(1);
+        y.par_chunks_mut(task)
+            .zip(x.par_chunks(task))
+            .for_each(|(y, x)| {
+                vectorized(|| match activation {
+                    Activation::Gelu => map(x, y, gelu),
+                    Activation::Relu => map(x, y, |x| x.max(0.0)),
+                });
+            });
+    }
+    from_vec(y, x.shape())
+}
+
+/// The gradient of the input, from the gradient of the output (overwritten) and the input.
+///
+/// # Errors
+/// Shapes differ, or a tensor is not contiguous f32 on the CPU.
+pub fn backward(activation: Activation, x: &Tensor, dy: Tensor) -> Result<Tensor> {
+    if x.shape() != dy.shape() {
+        bail!(
+            "activation: gradient {:?} for input {:?}",
+            dy.shape(),
+            x.shape()
+        );
+    }
+    {
+        let x = read::<f32>(x)?;
+        let x = &*x;
+        let task = rows_per_task(1);
+        write(&dy, |dy| {
+            dy.par_chunks_mut(task)
+                .zip(x.par_chunks(task))
+                .for_each(|(dy, x)| {
+                    vectorized(|| match activation {
+                        Activation::Gelu => scale_by(dy, x, gelu_slope),
+                        Activation::Relu => scale_by(dy, x, |x| if x > 0.0 { 1.0 } else { 0.0 }),
+                    });
+                });
+        })?;
+    }
+    Ok(dy)
+}
+
+#[inline(always)]
+fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y = f(*x);
+    }
+}
+
+#[inline(always)]
+fn scale_by(dy: &mut [f32], x: &[f32], slope: impl Fn(f32) -> f32) {
+    for (dy, x) in dy.iter_mut().zip(x) {
+        *dy *= slope(*x);
+    }
+}

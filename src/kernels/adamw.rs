@@ -1,0 +1,183 @@
+//! One AdamW step on one parameter, in one pass over weights, moments and gradient, in place.
+//!
+//! As PyTorch's `AdamW`: decay is decoupled (w ← w (1 − lr·λ) first), both moments are corrected
+//! for their start at zero. The gradient is multiplied by a scale on the way (clipping, the number
+//! of labels). A gradient of some rows has dense semantics: the other rows' moments fade and their
+//! weights move all the same.
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+use super::simd::vectorized;
+use crate::buffers::{read, write};
+
+const CHUNK: usize = 16 * 1024;
+
+/// The numbers of one step.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Learning rate.
+    pub lr: f64,
+    /// Fading of the first moment.
+    pub beta1: f64,
+    /// Fading of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub eps: f64,
+    /// Decay λ, 0 for biases and LayerNorm.
+    pub weight_decay: f64,
+    /// Number of this step, from 1.
+    pub step: u64,
+    /// Multiplies the gradient.
+    pub scale: f64,
+}
+
+/// The gradient of a parameter.
+#[derive(Debug, Clone, Copy)]
+pub enum Gradient<'a> {
+    /// Of the parameter's shape.
+    Dense(&'a Tensor),
+    /// Rows (ascending) and their gradients [R, D]; zero elsewhere.
+    Rows(&'a [u32], &'a Tensor),
+}
+
+/// Moves `weights`, and the moments `first` and `second` of the same shape.
+///
+/// # Errors
+/// Shapes that do not fit, or tensors that are not contiguous f32 on the CPU.
+pub fn step(
+    settings: Settings,
+    weights: &Tensor,
+    gradient: Gradient<'_>,
+    first: &Tensor,
+    second: &Tensor,
+) -> Result<()> {
+    check(weights, gradient, first, second)?;
+    let update = Update::new(settings);
+    let (rows, values) = match gradient {
+        Gradient::Dense(values) => (None, read::<f32>(values)?),
+        Gradient::Rows(rows, values) => (Some(rows), read::<f32>(values)?),
+    };
+    let width = weights.dims().last().copied().unwrap_or(1).max(1);
+    // A chunk holds whole rows, so that rows without a gradient can be told apart.
+    let chunk = (CHUNK / width).max(1) * width;
+    write(weights, |weights| {
+        write(first, |first| {
+            write(second, |second| {
+                let moments = first
+                    .par_chunks_mut(chunk)
+                    .zip(second.par_chunks_mut(chunk));
+                let tasks = weights.par_chunks_mut(chunk).zip(moments).enumerate();
+                tasks.for_each(|(task, (weights, (first, second)))| {
+                    let at = task * chunk;
+                    vectorized(|| match rows {
+                        None => update.dense(weights, first, second, &values[at..]),
+                        Some(rows) => {
+                            let rows = RowList {
+                                rows,
+                                values: &values,
+                                width,
+                                first_row: at / width,
+                            };
+                            update.rows(weights, first, second, rows);
+                        }
+                    });
+                });
+            })
+        })
+    })???;
+    Ok(())
+}
+
+struct RowList<'a> {
+    rows: &'a [u32],
+    values: &'a [f32],
+    width: usize,
+    first_row: usize,
+}
+
+struct Update {
+    keep: f32,
+    rate: f32,
+    beta1: f32,
+    beta2: f32,
+    inverse_root: f32,
+    eps: f32,
+    scale: f32,
+}
+
+impl Update {
+    fn new(s: Settings) -> Self {
+        let correction = |beta: f64| 1.0 - beta.powf(s.step as f64);
+        Self {
+            keep: (1.0 - s.lr * s.weight_decay) as f32,
+            rate: (s.lr / correction(s.beta1)) as f32,
+            beta1: s.beta1 as f32,
+            beta2: s.beta2 as f32,
+            inverse_root: (1.0 / correction(s.beta2).sqrt()) as f32,
+            eps: s.eps as f32,
+            scale: s.scale as f32,
+        }
+    }
+
+    #[inline(always)]
+    fn one(&self, weight: &mut f32, first: &mut f32, second: &mut f32, gradient: f32) {
+        let gradient = gradient * self.scale;
+        *first = self.beta1 * *first + (1.0 - self.beta1) * gradient;
+        *second = self.beta2 * *second + (1.0 - self.beta2) * (gradient * gradient);
+        let root = second.sqrt() * self.inverse_root + self.eps;
+        *weight = *weight * self.keep - self.rate * (*first / root);
+    }
+
+    #[inline(always)]
+    fn dense(&self, weights: &mut [f32], first: &mut [f32], second: &mut [f32], from: &[f32]) {
+        let moments = first.iter_mut().zip(second);
+        for ((weight, (first, second)), gradient) in weights.iter_mut().zip(moments).zip(from) {
+            self.one(weight, first, second, *gradient);
+        }
+    }
+
+    #[inline(always)]
+    fn rows(&self, weights: &mut [f32], first: &mut [f32], second: &mut [f32], list: RowList<'_>) {
+        let width = list.width;
+        let mut next = list
+            .rows
+            .partition_point(|row| (*row as usize) < list.first_row);
+        let moments = first
+            .chunks_exact_mut(width)
+            .zip(second.chunks_exact_mut(width));
+        let rows = weights.chunks_exact_mut(width).zip(moments);
+        for (row, (weights, (first, second))) in (list.first_row..).zip(rows) {
+            if list.rows.get(next).is_some_and(|r| *r as usize == row) {
+                self.dense(
+                    weights,
+                    first,
+                    second,
+                    &list.values[next * width..(next + 1) * width],
+                );
+                next += 1;
+            } else {
+                for (weight, (first, second)) in
+                    weights.iter_mut().zip(first.iter_mut().zip(second))
+                {
+                    self.one(weight, first, second, 0.0);
+                }
+            }
+        }
+    }
+}
+
+fn check(weights: &Tensor, gradient: Gradient<'_>, first: &Tensor, second: &Tensor) -> Result<()> {
+    let shape = weights.dims();
+    let fits = match gradient {
+        Gradient::Dense(values) => values.dims() == shape,
+        Gradient::Rows(rows, values) => {
+            let height = rows.last().map_or(0, |row| *row as usize + 1);
+            matches!(shape, [h, width] if height <= *h && values.dims() == [rows.len(), *width])
+        }
+    };
+    if !fits || first.dims() != shape || second.dims() != shape {
+        bail!("AdamW: gradient or moments do not fit weights of shape {shape:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,167 @@
+//! Softmax cross entropy of labelled rows, summed, with label smoothing and class weights, both
+//! with the meaning of PyTorch's `CrossEntropyLoss`.
+//!
+//! With smoothing ε over V classes and weights w, a row of label y costs
+//! (1 − ε) w[y] (−log p[y]) + ε/V Σ w[c] (−log p[c]). The caller divides the sum by the number of
+//! rows, or by the sum of w[y] where there are weights ([`Loss::weight`] is either).
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+use super::simd::{dot, exp, max, sum, vectorized};
+use crate::buffers::{read, write};
+
+/// How rows are weighed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Settings<'a> {
+    /// Share of the label that is spread over all classes.
+    pub smoothing: f64,
+    /// A weight per class, [V].
+    pub class_weights: Option<&'a [f32]>,
+}
+
+/// A sum over labelled rows.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Loss {
+    /// The summed loss.
+    pub sum: f64,
+    /// What to divide by for the mean: rows, or the sum of their labels' weights.
+    pub weight: f64,
+}
+
+/// The loss of logits [N, V] against one label per row.
+///
+/// # Errors
+/// A label beyond V, or lengths that do not fit.
+pub fn forward(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Result<Loss> {
+    let width = check(logits, labels, settings)?;
+    let logits = read::<f32>(logits)?;
+    let row = Row::new(settings, width);
+    let losses = logits.par_chunks(width).zip(labels);
+    let losses = losses.map(|(logits, &label)| vectorized(|| row.loss(logits, label as usize).0));
+    Ok(row.total(losses.collect(), labels))
+}
+
+/// The loss, and its gradient (of the sum) written over the logits.
+///
+/// # Errors
+/// As [`forward`].
+pub fn forward_backward(
+    logits: Tensor,
+    labels: &[u32],
+    settings: Settings<'_>,
+) -> Result<(Loss, Tensor)> {
+    let width = check(&logits, labels, settings)?;
+    let row = Row::new(settings, width);
+    let losses = write(&logits, |logits| {
+        let losses = logits.par_chunks_mut(width).zip(labels);
+        losses
+            .map(|(logits, &label)| {
+                vectorized(|| {
+                    let (loss, log_sum) = row.loss(logits, label as usize);
+                    row.gradient(logits, label as usize, log_sum);
+                    loss
+                })
+            })
+            .collect::<Vec<f64>>()
+    })?;
+    Ok((row.total(losses, labels), logits))
+}
+
+struct Row<'a> {
+    label_share: f32,
+    class_share: f32,
+    weights: Option<&'a [f32]>,
+    /// ε/V Σ w
+    spread: f32,
+}
+
+impl<'a> Row<'a> {
+    fn new(settings: Settings<'a>, width: usize) -> Self {
+        let total = match settings.class_weights {
+            Some(weights) => weights.iter().map(|w| f64::from(*w)).sum(),
+            None => width as f64,
+        };
+        let class_share = settings.smoothing / width.max(1) as f64;
+        Self {
+            label_share: (1.0 - settings.smoothing) as f32,
+            class_share: class_share as f32,
+            weights: settings.class_weights,
+            spread: (class_share * total) as f32,
+        }
+    }
+
+    #[inline(always)]
+    fn weight(&self, label: usize) -> f32 {
+        self.weights.map_or(1.0, |weights| weights[label])
+    }
+
+    /// The loss of a row, and the log of the sum of its exponentials.
+    #[inline(always)]
+    fn loss(&self, logits: &[f32], label: usize) -> (f64, f32) {
+        let largest = max(logits);
+        let mut exponentials = [0.0f32; 32];
+        let mut total = 0.0f32;
+        for chunk in logits.chunks(32) {
+            for (e, logit) in exponentials.iter_mut().zip(chunk) {
+                *e = exp(logit - largest);
+            }
+            total += sum(&exponentials[..chunk.len()]);
+        }
+        let log_sum = largest + total.ln();
+        let mut loss =
+            f64::from(self.label_share * self.weight(label)) * f64::from(log_sum - logits[label]);
+        if self.class_share > 0.0 {
+            let weighted = match self.weights {
+                Some(weights) => dot(weights, logits),
+                None => sum(logits),
+            };
+            loss += f64::from(self.spread) * f64::from(log_sum)
+                - f64::from(self.class_share) * f64::from(weighted);
+        }
+        (loss, log_sum)
+    }
+
+    #[inline(always)]
+    fn gradient(&self, logits: &mut [f32], label: usize, log_sum: f32) {
+        let at_label = self.label_share * self.weight(label);
+        let factor = at_label + self.spread;
+        for logit in logits.iter_mut() {
+            *logit = exp(*logit - log_sum) * factor;
+        }
+        if self.class_share > 0.0 {
+            for (class, logit) in logits.iter_mut().enumerate() {
+                *logit -= self.class_share * self.weight(class);
+            }
+        }
+        logits[label] -= at_label;
+    }
+
+    fn total(&self, losses: Vec<f64>, labels: &[u32]) -> Loss {
+        let weights = labels
+            .iter()
+            .map(|&label| f64::from(self.weight(label as usize)));
+        Loss {
+            sum: losses.iter().sum(),
+            weight: weights.sum(),
+        }
+    }
+}
+
+fn check(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Result<usize> {
+    let (count, width) = logits.dims2()?;
+    if count != labels.len() || width == 0 {
+        bail!(
+            "cross entropy: logits {:?} for {} labels",
+            logits.shape(),
+            labels.len()
+        );
+    }
+    if settings.class_weights.is_some_and(|w| w.len() != width) {
+        bail!("cross entropy: not one weight for each of the {width} classes");
+    }
+    if let Some(label) = labels.iter().find(|label| **label as usize >= width) {
+        bail!("label {label}, but the model has {width} classes");
+    }
+    Ok(width)
+}

@@ -1,0 +1,228 @@
+//! LayerNorm with weight and bias, with an optional dropout and residual in front:
+//! y = LayerNorm(residual + dropout(x)), each row for itself.
+//!
+//! The forward pass turns x's memory into the normalised rows x̂, which is what the backward pass
+//! needs together with 1/σ of each row.
+
+use candle_core::{Result, Tensor, bail};
+use rayon::prelude::*;
+
+use super::dropout::Dropout;
+use super::parallel::{SUM_ROWS, add_in_order, rows_per_task};
+use super::simd::{dot, sum, vectorized};
+use crate::buffers::{Target, from_vec, read, write};
+
+/// What the backward pass needs.
+#[derive(Debug)]
+pub struct Saved {
+    /// The normalised rows, [N, D].
+    normalized: Tensor,
+    /// 1 / σ of each row, [N].
+    inverse_deviation: Vec<f32>,
+}
+
+/// Weight, bias and ε of a LayerNorm.
+#[derive(Debug, Clone, Copy)]
+pub struct Norm<'a> {
+    /// Multiplies the normalised row, [D].
+    pub weight: &'a Tensor,
+    /// Is added to it, [D].
+    pub bias: &'a Tensor,
+    /// Added to the variance.
+    pub eps: f64,
+}
+
+/// x [N, D] (its memory is reused) and an optional residual [N, D] → y [N, D].
+///
+/// # Errors
+/// Shapes that do not fit, or tensors that are not contiguous f32 on the CPU.
+pub fn forward(
+    norm: Norm<'_>,
+    x: Tensor,
+    residual: Option<&Tensor>,
+    dropout: Option<&Dropout>,
+) -> Result<(Tensor, Saved)> {
+    let (n, width) = x.dims2()?;
+    if norm.weight.dims() != [width] || norm.bias.dims() != [width] {
+        bail!(
+            "LayerNorm of width {:?} on rows of {width}",
+            norm.weight.shape()
+        );
+    }
+    if residual.is_some_and(|r| r.dims() != x.dims()) {
+        bail!("LayerNorm: the residual has another shape than the input");
+    }
+    let mut y = vec![0.0; n * width];
+    let mut inverse_deviation = vec![0.0; n];
+    {
+        let (weight, bias) = (read::<f32>(norm.weight)?, read::<f32>(norm.bias)?);
+        let residual = residual.map(read::<f32>).transpose()?;
+        let row = RowForward {
+            weight: &weight,
+            bias: &bias,
+            eps: norm.eps as f32,
+            residual: residual.as_deref(),
+            dropout,
+        };
+        let rows = rows_per_task(width);
+        write(&x, |x| {
+            let x = x.par_chunks_mut(rows * width.max(1));
+            let y = y.par_chunks_mut(rows * width.max(1));
+            let inverse = inverse_deviation.par_chunks_mut(rows);
+            x.zip(y)
+                .zip(inverse)
+                .enumerate()
+                .for_each(|(task, ((x, y), inverse))| {
+                    vectorized(|| {
+                        let x = x.chunks_exact_mut(width);
+                        let y = y.chunks_exact_mut(width);
+                        for (i, ((x, y), inverse)) in x.zip(y).zip(inverse).enumerate() {
+                            *inverse = row.compute(task * rows + i, x, y);
+                        }
+                    });
+                });
+        })?;
+    }
+    let saved = Saved {
+        normalized: x,
+        inverse_deviation,
+    };
+    Ok((from_vec(y, (n, width))?, saved))
+}
+
+struct RowForward<'a> {
+    weight: &'a [f32],
+    bias: &'a [f32],
+    eps: f32,
+    residual: Option<&'a [f32]>,
+    dropout: Option<&'a Dropout>,
+}
+
+impl RowForward<'_> {
+    /// Row `row`: x becomes x̂, y is written, 1/σ is returned.
+    #[inline(always)]
+    fn compute(&self, row: usize, x: &mut [f32], y: &mut [f32]) -> f32 {
+        let width = x.len();
+        if let Some(dropout) = self.dropout {
+            dropout.apply(row, x);
+        }
+        if let Some(residual) = self.residual {
+            for (x, residual) in x.iter_mut().zip(&residual[row * width..(row + 1) * width]) {
+                *x += residual;
+            }
+        }
+        let mean = sum(x) / width as f32;
+        for x in x.iter_mut() {
+            *x -= mean;
+        }
+        let variance = dot(x, x) / width as f32;
+        let inverse = 1.0 / (variance + self.eps).sqrt();
+        let affine = self.weight.iter().zip(self.bias);
+        for ((x, y), (weight, bias)) in x.iter_mut().zip(y).zip(affine) {
+            *x *= inverse;
+            *y = x.mul_add(*weight, *bias);
+        }
+        inverse
+    }
+}
+
+/// The gradients of what went into the norm.
+#[derive(Debug)]
+pub struct InputGradients {
+    /// Of the residual, [N, D].
+    pub residual: Tensor,
+    /// Of x, [N, D]: the same values (and memory) where nothing was dropped.
+    pub x: Tensor,
+}
+
+/// dy [N, D] (its memory becomes the residual's gradient) → the inputs' gradients; those of weight
+/// and bias are left in their targets.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward(
+    weight: &Tensor,
+    saved: &Saved,
+    dy: Tensor,
+    dropout: Option<&Dropout>,
+    dweight: &Target,
+    dbias: &Target,
+) -> Result<InputGradients> {
+    let (n, width) = dy.dims2()?;
+    if saved.normalized.dims() != [n, width] {
+        bail!(
+            "LayerNorm: gradient {:?} for {:?}",
+            dy.shape(),
+            saved.normalized.shape()
+        );
+    }
+    let mut dropped = vec![0.0; if dropout.is_some() { n * width } else { 0 }];
+    let sums = {
+        let weight = read::<f32>(weight)?;
+        let normalized = read::<f32>(&saved.normalized)?;
+        let (weight, normalized) = (&*weight, &*normalized);
+        write(&dy, |dy| {
+            let chunk = SUM_ROWS * width.max(1);
+            let tasks = dy.par_chunks_mut(chunk).zip(normalized.par_chunks(chunk));
+            let tasks = tasks.zip(saved.inverse_deviation.par_chunks(SUM_ROWS));
+            let parts: Vec<Vec<f32>> = tasks
+                .map(|((dy, normalized), inverse)| {
+                    vectorized(|| rows_backward(weight, dy, normalized, inverse))
+                })
+                .collect();
+            if let Some(dropout) = dropout {
+                drop_rows(dropout, dy, &mut dropped, width);
+            }
+            add_in_order(parts, 2 * width)
+        })?
+    };
+    dweight.put(&sums[..width])?;
+    dbias.put(&sums[width..])?;
+    let x = match dropout {
+        Some(_) => from_vec(dropped, (n, width))?,
+        None => dy.clone(),
+    };
+    Ok(InputGradients { residual: dy, x })
+}
+
+/// Some rows: dy becomes the gradient of the norm's input; returns the sums for weight and bias.
+#[inline(always)]
+fn rows_backward(weight: &[f32], dy: &mut [f32], normalized: &[f32], inverse: &[f32]) -> Vec<f32> {
+    let width = weight.len();
+    let mut sums = vec![0.0; 2 * width];
+    let (dweight, dbias) = sums.split_at_mut(width);
+    let rows = dy
+        .chunks_exact_mut(width)
+        .zip(normalized.chunks_exact(width));
+    for ((dy, normalized), inverse) in rows.zip(inverse) {
+        for column in 0..width {
+            dweight[column] = dy[column].mul_add(normalized[column], dweight[column]);
+            dbias[column] += dy[column];
+            dy[column] *= weight[column];
+        }
+        let mean = sum(dy) / width as f32;
+        let slope = dot(dy, normalized) / width as f32;
+        for (dy, normalized) in dy.iter_mut().zip(normalized) {
+            *dy = inverse * (*dy - mean - normalized * slope);
+        }
+    }
+    sums
+}
+
+fn drop_rows(dropout: &Dropout, from: &[f32], to: &mut [f32], width: usize) {
+    let rows = rows_per_task(width);
+    let chunk = rows * width.max(1);
+    let tasks = to
+        .par_chunks_mut(chunk)
+        .zip(from.par_chunks(chunk))
+        .enumerate();
+    tasks.for_each(|(task, (to, from))| {
+        vectorized(|| {
+            let pairs = to.chunks_exact_mut(width).zip(from.chunks_exact(width));
+            for (row, (to, from)) in pairs.enumerate() {
+                to.copy_from_slice(from);
+                dropout.apply(task * rows + row, to);
+            }
+        });
+    });
+}

@@ -1,0 +1,71 @@
+//! Picking rows of a matrix, and putting their gradients back: so that a head works on the rows
+//! that have a label only.
+
+use candle_core::{Result, Tensor, bail};
+
+use crate::buffers::{from_vec, read};
+
+/// The rows at `positions` of x [T, D] → [N, D].
+///
+/// # Errors
+/// A position is beyond T.
+pub fn gather(x: &Tensor, positions: &[u32]) -> Result<Tensor> {
+    let (height, width) = x.dims2()?;
+    let mut picked = Vec::with_capacity(positions.len() * width);
+    {
+        let x = read::<f32>(x)?;
+        for &position in positions {
+            let at = checked(position, height)? * width;
+            picked.extend_from_slice(&x[at..at + width]);
+        }
+    }
+    from_vec(picked, (positions.len(), width))
+}
+
+/// The gradient of x [T, D]: the rows of dy [N, D] added at their positions, zero elsewhere.
+///
+/// # Errors
+/// A position is beyond `height`, or there are not as many as rows.
+pub fn scatter(dy: &Tensor, positions: &[u32], height: usize) -> Result<Tensor> {
+    let (count, width) = dy.dims2()?;
+    if count != positions.len() {
+        bail!("{count} rows for {} positions", positions.len());
+    }
+    let mut dx = vec![0.0; height * width];
+    let dy = read::<f32>(dy)?;
+    for (&position, from) in positions.iter().zip(dy.chunks_exact(width.max(1))) {
+        let at = checked(position, height)? * width;
+        for (to, from) in dx[at..at + width].iter_mut().zip(from) {
+            *to += from;
+        }
+    }
+    from_vec(dx, (height, width))
+}
+
+fn checked(position: u32, height: usize) -> Result<usize> {
+    let position = position as usize;
+    if position >= height {
+        bail!("row {position} of a matrix of {height} rows");
+    }
+    Ok(position)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn gather_and_scatter_are_transposes() {
+        let x = from_vec((0..8).map(|i| i as f32).collect(), (4, 2)).unwrap();
+        let picked = gather(&x, &[3, 0]).unwrap();
+        assert_eq!(&*read::<f32>(&picked).unwrap(), &[6.0, 7.0, 0.0, 1.0]);
+        let back = scatter(&picked, &[3, 0], 4).unwrap();
+        assert_eq!(
+            &*read::<f32>(&back).unwrap(),
+            &[0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 6.0, 7.0]
+        );
+        assert!(gather(&x, &[4]).is_err() && scatter(&picked, &[4, 0], 4).is_err());
+        assert_eq!(gather(&x, &[]).unwrap().dims(), [0, 2]);
+    }
+}

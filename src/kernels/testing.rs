@@ -1,0 +1,1 @@
+//! Random tensors and comparisons for the tests of this room.

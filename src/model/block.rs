@@ -1,0 +1,184 @@
+//! One block of the encoder, post-LayerNorm as DistilBERT:
+//! h = LayerNorm(x + out(attention(q(x), k(x), v(x)))), y = LayerNorm(h + dropout(lin2(act(lin1(h))))).
+
+use candle_core::{Result, Tensor};
+
+use super::GeneBertConfig;
+use super::layers::{LayerNorm, Linear};
+use crate::kernels::activation::{self, Activation};
+use crate::kernels::dropout::{Dropout, DropoutKey};
+use crate::kernels::{attention, layer_norm};
+use crate::parameters::{Gradients, ParameterSpec, Parameters};
+
+#[derive(Debug, Clone)]
+pub(super) struct Block {
+    query: Linear,
+    key: Linear,
+    value: Linear,
+    out: Linear,
+    attention_norm: LayerNorm,
+    lin1: Linear,
+    lin2: Linear,
+    output_norm: LayerNorm,
+    activation: Activation,
+    num_heads: usize,
+}
+
+/// The dropouts of one block in one forward pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct BlockDropout {
+    attention: Option<Dropout>,
+    hidden: Option<Dropout>,
+}
+
+impl BlockDropout {
+    /// Sites of block `index`: 2 · index + 1 and + 2 (0 is the embeddings').
+    pub(super) fn new(config: &GeneBertConfig, key: Option<DropoutKey>, index: usize) -> Self {
+        let site = 2 * index as u64 + 1;
+        Self {
+            attention: Dropout::new(config.attention_probs_dropout_prob, key, site),
+            hidden: Dropout::new(config.hidden_dropout_prob, key, site + 1),
+        }
+    }
+}
+
+/// What a block's backward pass needs.
+pub(super) struct Saved {
+    x: Tensor,          // [T, D]
+    q: Tensor,          // [T, D]
+    k: Tensor,          // [T, D]
+    v: Tensor,          // [T, D]
+    context: Tensor,    // [T, D]
+    log_sums: Vec<f32>, // [T · H]
+    attention_norm: layer_norm::Saved,
+    h: Tensor,         // [T, D]
+    inner: Tensor,     // [T, F], before the activation
+    activated: Tensor, // [T, F]
+    output_norm: layer_norm::Saved,
+}
+
+impl Block {
+    pub(super) fn specs(config: &GeneBertConfig, index: usize) -> Vec<ParameterSpec> {
+        let (width, inner) = (config.hidden_size, config.intermediate_size);
+        let name = |part: &str| format!("distilbert.transformer.layer.{index}.{part}");
+        let linear =
+            |part: &str, from, to| Linear::specs(&name(part), from, to, config.initializer_range);
+        let mut specs = Vec::new();
+        for part in ["q_lin", "k_lin", "v_lin", "out_lin"] {
+            specs.extend(linear(&format!("attention.{part}"), width, width));
+        }
+        specs.extend(LayerNorm::specs(&name("sa_layer_norm"), width));
+        specs.extend(linear("ffn.lin1", width, inner));
+        specs.extend(linear("ffn.lin2", inner, width));
+        specs.extend(LayerNorm::specs(&name("output_layer_norm"), width));
+        specs
+    }
+
+    pub(super) fn new(
+        config: &GeneBertConfig,
+        parameters: &Parameters,
+        index: usize,
+    ) -> Result<Self> {
+        let name = |part: &str| format!("distilbert.transformer.layer.{index}.{part}");
+        let linear = |part: &str| Linear::new(parameters, &name(part));
+        let norm = |part: &str| LayerNorm::new(parameters, &name(part), config.layer_norm_eps);
+        Ok(Self {
+            query: linear("attention.q_lin")?,
+            key: linear("attention.k_lin")?,
+            value: linear("attention.v_lin")?,
+            out: linear("attention.out_lin")?,
+            attention_norm: norm("sa_layer_norm")?,
+            lin1: linear("ffn.lin1")?,
+            lin2: linear("ffn.lin2")?,
+            output_norm: norm("output_layer_norm")?,
+            activation: config.hidden_act.into(),
+            num_heads: config.num_attention_heads,
+        })
+    }
+
+    fn attention<'a>(
+        &self,
+        cu_seqlens: &'a [u32],
+        dropout: &'a BlockDropout,
+    ) -> attention::Settings<'a> {
+        attention::Settings {
+            num_heads: self.num_heads,
+            cu_seqlens,
+            dropout: dropout.attention.as_ref(),
+        }
+    }
+
+    /// [T, D] → [T, D]
+    pub(super) fn forward(
+        &self,
+        x: Tensor,
+        cu_seqlens: &[u32],
+        dropout: &BlockDropout,
+    ) -> Result<(Tensor, Saved)> {
+        let q = self.query.forward(&x)?;
+        let k = self.key.forward(&x)?;
+        let v = self.value.forward(&x)?;
+        let settings = self.attention(cu_seqlens, dropout);
+        let (context, log_sums) = attention::forward(settings, &q, &k, &v)?;
+        let out = self.out.forward(&context)?;
+        let (h, attention_norm) = self.attention_norm.forward(out, Some(&x), None)?;
+        let inner = self.lin1.forward(&h)?; // [T, F]
+        let activated = activation::forward(self.activation, &inner)?;
+        let out = self.lin2.forward(&activated)?;
+        let hidden = dropout.hidden.as_ref();
+        let (y, output_norm) = self.output_norm.forward(out, Some(&h), hidden)?;
+        let saved = Saved {
+            x,
+            q,
+            k,
+            v,
+            context,
+            log_sums,
+            attention_norm,
+            h,
+            inner,
+            activated,
+            output_norm,
+        };
+        Ok((y, saved))
+    }
+
+    /// The gradient of the block's input; uses up dy.
+    pub(super) fn backward(
+        &self,
+        saved: Saved,
+        dy: Tensor,
+        cu_seqlens: &[u32],
+        dropout: &BlockDropout,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let s = saved;
+        let hidden = dropout.hidden.as_ref();
+        let dout = self
+            .output_norm
+            .backward(&s.output_norm, dy, hidden, gradients)?;
+        let dh = dout.residual;
+        let dinner = self.lin2.backward(&s.activated, &dout.x, gradients)?; // [T, F]
+        // Without dropout dout.x is dh's memory; it is read before dh is added to.
+        let dinner = activation::backward(self.activation, &s.inner, dinner)?;
+        self.lin1.backward_onto(&s.h, &dinner, &dh, gradients)?;
+        let dout = self
+            .attention_norm
+            .backward(&s.attention_norm, dh, None, gradients)?;
+        let dcontext = self.out.backward(&s.context, &dout.x, gradients)?;
+        let dx = dout.residual;
+        let settings = self.attention(cu_seqlens, dropout);
+        let kept = attention::Saved {
+            q: &s.q,
+            k: &s.k,
+            v: &s.v,
+            context: &s.context,
+            log_sums: &s.log_sums,
+        };
+        let [dq, dk, dv] = attention::backward(settings, kept, &dcontext)?;
+        self.query.backward_onto(&s.x, &dq, &dx, gradients)?;
+        self.key.backward_onto(&s.x, &dk, &dx, gradients)?;
+        self.value.backward_onto(&s.x, &dv, &dx, gradients)?;
+        Ok(dx)
+    }
+}

@@ -1,0 +1,171 @@
+//! GeneBERT with a classifier: the state of `[CLS]`, the first token of each cell, through
+//! Linear, ReLU, dropout, Linear to the classes.
+
+use candle_core::{Result, Tensor, bail};
+
+use super::encoder::{Encoder, FIRST_HEAD_SITE};
+use super::layers::Linear;
+use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum};
+use crate::cell::PackedBatch;
+use crate::kernels::activation::{self, Activation};
+use crate::kernels::dropout::{self, Dropout};
+use crate::kernels::{cross_entropy, rows};
+use crate::parameters::{Gradients, ParameterSpec, Parameters};
+
+/// The model that is fine-tuned to classify cells.
+#[derive(Debug, Clone)]
+pub struct GeneBertForSequenceClassification {
+    encoder: Encoder,
+    pre_classifier: Linear,
+    classifier: Linear,
+    dropout: f64,
+}
+
+struct SavedHead {
+    first: Tensor,   // [B, D], the state of [CLS]
+    inner: Tensor,   // [B, D], before ReLU
+    dropped: Tensor, // [B, D]
+    dropout: Option<Dropout>,
+}
+
+impl GeneBertForSequenceClassification {
+    /// The parameters of the model, in their order.
+    pub fn parameter_specs(config: &GeneBertConfig) -> Vec<ParameterSpec> {
+        let (width, deviation) = (config.hidden_size, config.initializer_range);
+        let mut specs = Encoder::specs(config);
+        specs.extend(Linear::specs("pre_classifier", width, width, deviation));
+        specs.extend(Linear::specs(
+            "classifier",
+            width,
+            config.num_labels,
+            deviation,
+        ));
+        specs
+    }
+
+    /// Fresh weights for the model.
+    ///
+    /// # Errors
+    /// A tensor cannot be made.
+    pub fn init_parameters(config: &GeneBertConfig, seed: u64) -> Result<Parameters> {
+        Parameters::init(&Self::parameter_specs(config), seed)
+    }
+
+    /// The model over `parameters`; it sees every later change of them.
+    ///
+    /// # Errors
+    /// A parameter is missing.
+    pub fn new(config: &GeneBertConfig, parameters: &Parameters) -> Result<Self> {
+        Ok(Self {
+            encoder: Encoder::new(config, parameters)?,
+            pre_classifier: Linear::new(parameters, "pre_classifier")?,
+            classifier: Linear::new(parameters, "classifier")?,
+            dropout: config.seq_classif_dropout,
+        })
+    }
+
+    /// Logits [B, classes], one row per cell. Without a key nothing is dropped.
+    ///
+    /// # Errors
+    /// The batch does not fit the model, or has an empty cell.
+    pub fn forward(&self, batch: &PackedBatch, dropout: Option<DropoutKey>) -> Result<Tensor> {
+        let hidden = self.encoder.infer(batch, dropout)?;
+        Ok(self.head(&first_tokens(batch)?, &hidden, dropout)?.0)
+    }
+
+    /// The loss summed over cells (`labels`, one class per cell), without gradients.
+    ///
+    /// # Errors
+    /// As [`Self::forward`], or a label that is no class.
+    pub fn loss(
+        &self,
+        batch: &PackedBatch,
+        labels: &[u32],
+        config: &LossConfig,
+        dropout: Option<DropoutKey>,
+    ) -> Result<LossSum> {
+        if labels.is_empty() {
+            return Ok(LossSum::default());
+        }
+        let logits = self.forward(batch, dropout)?;
+        let loss = cross_entropy::forward(&logits, labels, config.settings())?;
+        Ok(loss_sum(loss, labels))
+    }
+
+    /// The loss summed over cells, its gradients added to `gradients`.
+    ///
+    /// # Errors
+    /// As [`Self::loss`].
+    pub fn loss_and_gradients(
+        &self,
+        batch: &PackedBatch,
+        labels: &[u32],
+        config: &LossConfig,
+        dropout: Option<DropoutKey>,
+        gradients: &mut Gradients,
+    ) -> Result<LossSum> {
+        if labels.is_empty() {
+            return Ok(LossSum::default());
+        }
+        let firsts = first_tokens(batch)?;
+        let (hidden, saved) = self.encoder.forward(batch, dropout, |_| Ok(()))?;
+        let (logits, head) = self.head(&firsts, &hidden, dropout)?;
+        let (loss, dlogits) = cross_entropy::forward_backward(logits, labels, config.settings())?;
+        let dfirst = self.head_backward(head, &dlogits, gradients)?;
+        let dhidden = rows::scatter(&dfirst, &firsts, batch.num_tokens())?;
+        self.encoder.backward(batch, saved, dhidden, gradients)?;
+        Ok(loss_sum(loss, labels))
+    }
+
+    fn head(
+        &self,
+        firsts: &[u32],
+        hidden: &Tensor,
+        key: Option<DropoutKey>,
+    ) -> Result<(Tensor, SavedHead)> {
+        let first = rows::gather(hidden, firsts)?; // [B, D]
+        let inner = self.pre_classifier.forward(&first)?;
+        let dropout = Dropout::new(self.dropout, key, FIRST_HEAD_SITE);
+        let activated = activation::forward(Activation::Relu, &inner)?;
+        let dropped = dropout::apply(activated, dropout.as_ref())?;
+        let logits = self.classifier.forward(&dropped)?; // [B, classes]
+        let saved = SavedHead {
+            first,
+            inner,
+            dropped,
+            dropout,
+        };
+        Ok((logits, saved))
+    }
+
+    /// The gradient of the `[CLS]` states [B, D].
+    fn head_backward(
+        &self,
+        saved: SavedHead,
+        dlogits: &Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let ddropped = self
+            .classifier
+            .backward(&saved.dropped, dlogits, gradients)?;
+        let dactivated = dropout::apply(ddropped, saved.dropout.as_ref())?;
+        let dinner = activation::backward(Activation::Relu, &saved.inner, dactivated)?;
+        self.pre_classifier
+            .backward(&saved.first, &dinner, gradients)
+    }
+}
+
+fn first_tokens(batch: &PackedBatch) -> Result<Vec<u32>> {
+    if let Some(cell) = batch.cu_seqlens.windows(2).position(|w| w[0] == w[1]) {
+        bail!("cell {cell} of the batch has no token");
+    }
+    Ok(batch.cu_seqlens[..batch.num_cells()].to_vec())
+}
+
+fn loss_sum(loss: cross_entropy::Loss, labels: &[u32]) -> LossSum {
+    LossSum {
+        sum: loss.sum,
+        weight: loss.weight,
+        num_labels: labels.len(),
+    }
+}

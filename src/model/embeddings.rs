@@ -1,0 +1,79 @@
+//! Embeddings: dropout(LayerNorm(word[input_id] + type[token_type_id])). No positions.
+
+use candle_core::{Result, Tensor};
+
+use super::GeneBertConfig;
+use super::layers::{LayerNorm, spec};
+use crate::cell::PackedBatch;
+use crate::kernels::dropout::{self, Dropout};
+use crate::kernels::{embedding, layer_norm};
+use crate::parameters::{Gradients, Init, Parameter, ParameterSpec, Parameters, RowGradient};
+
+const WORD: &str = "distilbert.embeddings.word_embeddings.weight";
+const TYPE: &str = "distilbert.embeddings.token_type_embeddings.weight";
+const NORM: &str = "distilbert.embeddings.LayerNorm";
+
+/// Name of the word table, which a tied head projects with.
+pub(super) const WORD_TABLE: &str = WORD;
+
+#[derive(Debug, Clone)]
+pub(super) struct Embeddings {
+    word: Parameter,
+    types: Parameter,
+    norm: LayerNorm,
+    pad: u32,
+}
+
+impl Embeddings {
+    pub(super) fn specs(config: &GeneBertConfig) -> Vec<ParameterSpec> {
+        let (width, deviation) = (config.hidden_size, config.initializer_range);
+        let word = Init::NormalExceptRow(deviation, config.pad_token_id);
+        let mut specs = vec![
+            spec(WORD.into(), &[config.vocab_size, width], word),
+            spec(
+                TYPE.into(),
+                &[config.type_vocab_size, width],
+                Init::Normal(deviation),
+            ),
+        ];
+        specs.extend(LayerNorm::specs(NORM, width));
+        specs
+    }
+
+    pub(super) fn new(config: &GeneBertConfig, parameters: &Parameters) -> Result<Self> {
+        Ok(Self {
+            word: parameters.parameter(WORD)?,
+            types: parameters.parameter(TYPE)?,
+            norm: LayerNorm::new(parameters, NORM, config.layer_norm_eps)?,
+            pad: config.pad_token_id as u32,
+        })
+    }
+
+    /// → [T, D]
+    pub(super) fn forward(
+        &self,
+        batch: &PackedBatch,
+        dropout: Option<&Dropout>,
+    ) -> Result<(Tensor, layer_norm::Saved)> {
+        let (word, types) = (&self.word.tensor, &self.types.tensor);
+        let x = embedding::forward(word, types, &batch.input_ids, &batch.token_type_ids)?;
+        let (y, saved) = self.norm.forward(x, None, None)?;
+        Ok((dropout::apply(y, dropout)?, saved))
+    }
+
+    pub(super) fn backward(
+        &self,
+        batch: &PackedBatch,
+        saved: &layer_norm::Saved,
+        dropout: Option<&Dropout>,
+        dx: Tensor,
+        gradients: &mut Gradients,
+    ) -> Result<()> {
+        let dx = dropout::apply(dx, dropout)?;
+        let dx = self.norm.backward(saved, dx, None, gradients)?.x;
+        let (rows, values) = embedding::scatter(&dx, &batch.input_ids, Some(self.pad))?;
+        gradients.add_rows(self.word.index, RowGradient { rows, values })?;
+        let (rows, values) = embedding::scatter(&dx, &batch.token_type_ids, None)?;
+        gradients.add_rows(self.types.index, RowGradient { rows, values })
+    }
+}

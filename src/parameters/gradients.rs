@@ -1,0 +1,281 @@
+//! Gradients, one per parameter, in the parameters' order.
+//!
+//! A layer's backward pass writes straight into the gradient of its parameter: [`Gradients::dense`]
+//! hands out the [`Target`], which says whether it is fresh (write) or holds an earlier batch (add).
+
+use candle_core::{Result, Tensor, bail};
+
+use super::Parameters;
+use crate::buffers::{self, Target, from_vec};
+
+/// The gradient of a table of which few rows were used; every other row is zero.
+#[derive(Debug, Clone)]
+pub struct RowGradient {
+    /// The rows, ascending, none twice.
+    pub rows: Vec<u32>,
+    /// Their gradients, [R, D].
+    pub values: Tensor,
+}
+
+/// The gradient of one parameter.
+#[derive(Debug, Clone)]
+pub enum Gradient {
+    /// A tensor of the parameter's shape.
+    Dense(Tensor),
+    /// Some rows of it.
+    Rows(RowGradient),
+}
+
+/// The gradients of one or several batches, in the order of [`Parameters`]. A parameter that no
+/// batch has touched has none.
+#[derive(Debug, Clone)]
+pub struct Gradients {
+    names: Vec<String>,
+    shapes: Vec<Vec<usize>>,
+    entries: Vec<Option<Gradient>>,
+}
+
+impl Gradients {
+    /// No gradient yet for any of `parameters`.
+    pub fn new(parameters: &Parameters) -> Self {
+        Self {
+            names: parameters.names().to_vec(),
+            shapes: parameters.iter().map(|(_, v)| v.dims().to_vec()).collect(),
+            entries: vec![None; parameters.len()],
+        }
+    }
+
+    /// Forgets every gradient.
+    pub fn clear(&mut self) {
+        self.entries.fill_with(|| None);
+    }
+
+    /// Number of parameters.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether no parameter has a gradient.
+    pub fn is_empty(&self) -> bool {
+        self.entries.iter().all(Option::is_none)
+    }
+
+    /// Names and gradients in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, Option<&Gradient>)> {
+        let entries = self.entries.iter().map(Option::as_ref);
+        self.names.iter().map(String::as_str).zip(entries)
+    }
+
+    /// The gradient of parameter `index`.
+    pub fn get(&self, index: usize) -> Option<&Gradient> {
+        self.entries.get(index)?.as_ref()
+    }
+
+    /// The gradient of the parameter called `name` as a tensor of its shape.
+    ///
+    /// # Errors
+    /// There is no such parameter, or it has no gradient.
+    pub fn to_dense(&self, name: &str) -> Result<Tensor> {
+        let Some(index) = self.names.iter().position(|n| n == name) else {
+            bail!("there is no parameter named {name}");
+        };
+        match &self.entries[index] {
+            Some(Gradient::Dense(tensor)) => Ok(tensor.clone()),
+            Some(Gradient::Rows(rows)) => spread(rows, &self.shapes[index]),
+            None => bail!("{name} has no gradient"),
+        }
+    }
+
+    /// Where to leave the gradient of parameter `index`; fresh memory is not to be added to.
+    ///
+    /// # Errors
+    /// A tensor cannot be made.
+    pub fn dense(&mut self, index: usize) -> Result<Target> {
+        let shape = &self.shapes[index];
+        let (tensor, add) = match self.entries[index].take() {
+            Some(Gradient::Dense(tensor)) => (tensor, true),
+            Some(Gradient::Rows(rows)) => (spread(&rows, shape)?, true),
+            None => {
+                let count = shape.iter().product();
+                (from_vec(vec![0.0; count], shape.as_slice())?, false)
+            }
+        };
+        self.entries[index] = Some(Gradient::Dense(tensor.clone()));
+        Ok(Target { tensor, add })
+    }
+
+    /// Adds to some rows of the gradient of parameter `index`.
+    ///
+    /// # Errors
+    /// A row is beyond the parameter, or widths differ.
+    pub fn add_rows(&mut self, index: usize, rows: RowGradient) -> Result<()> {
+        let sum = match self.entries[index].take() {
+            None => Gradient::Rows(rows),
+            Some(Gradient::Rows(old)) => Gradient::Rows(merge(&old, &rows)?),
+            Some(Gradient::Dense(tensor)) => {
+                add_rows_to(&tensor, &rows)?;
+                Gradient::Dense(tensor)
+            }
+        };
+        self.entries[index] = Some(sum);
+        Ok(())
+    }
+
+    /// Adds the gradients of another batch of the same model.
+    ///
+    /// # Errors
+    /// The gradients are of another model.
+    pub fn add(&mut self, other: &Gradients) -> Result<()> {
+        if self.shapes != other.shapes {
+            bail!("these gradients are of different models");
+        }
+        for (index, gradient) in other.entries.iter().enumerate() {
+            match gradient {
+                None => {}
+                Some(Gradient::Rows(rows)) => self.add_rows(index, rows.clone())?,
+                Some(Gradient::Dense(from)) => {
+                    let from = buffers::read::<f32>(from)?;
+                    self.dense(index)?.put(&from)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Multiplies every gradient by `factor`.
+    ///
+    /// # Errors
+    /// A tensor cannot be written.
+    pub fn scale(&mut self, factor: f32) -> Result<()> {
+        for gradient in self.entries.iter().flatten() {
+            let tensor = match gradient {
+                Gradient::Dense(tensor) => tensor,
+                Gradient::Rows(rows) => &rows.values,
+            };
+            buffers::write(tensor, |values| {
+                for value in values {
+                    *value *= factor;
+                }
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn width(rows: &RowGradient) -> usize {
+    rows.values.dims().last().copied().unwrap_or(0)
+}
+
+fn spread(rows: &RowGradient, shape: &[usize]) -> Result<Tensor> {
+    let tensor = from_vec(vec![0.0; shape.iter().product()], shape)?;
+    add_rows_to(&tensor, rows)?;
+    Ok(tensor)
+}
+
+fn add_rows_to(tensor: &Tensor, rows: &RowGradient) -> Result<()> {
+    let width = width(rows);
+    let (height, expected) = tensor.dims2()?;
+    let highest = rows.rows.last().copied().unwrap_or(0) as usize;
+    if width != expected || highest >= height {
+        bail!("rows up to {highest} of width {width} do not fit a table of {height} × {expected}");
+    }
+    let values = buffers::read::<f32>(&rows.values)?;
+    buffers::write(tensor, |table| {
+        for (&row, values) in rows.rows.iter().zip(values.chunks_exact(width.max(1))) {
+            let at = row as usize * width;
+            for (to, from) in table[at..at + width].iter_mut().zip(values) {
+                *to += from;
+            }
+        }
+    })
+}
+
+fn merge(left: &RowGradient, right: &RowGradient) -> Result<RowGradient> {
+    let width = width(left);
+    let (a, b) = (
+        buffers::read::<f32>(&left.values)?,
+        buffers::read::<f32>(&right.values)?,
+    );
+    let (mut i, mut j) = (0, 0);
+    let mut rows = Vec::with_capacity(left.rows.len() + right.rows.len());
+    let mut values = Vec::with_capacity(rows.capacity() * width);
+    while i < left.rows.len() || j < right.rows.len() {
+        let row_a = left.rows.get(i).copied().unwrap_or(u32::MAX);
+        let row_b = right.rows.get(j).copied().unwrap_or(u32::MAX);
+        let row = row_a.min(row_b);
+        rows.push(row);
+        let start = values.len();
+        if row_a == row {
+            values.extend_from_slice(&a[i * width..(i + 1) * width]);
+            i += 1;
+        }
+        if row_b == row {
+            let from = &b[j * width..(j + 1) * width];
+            j += 1;
+            if values.len() == start {
+                values.extend_from_slice(from);
+            } else {
+                for (to, from) in values[start..].iter_mut().zip(from) {
+                    *to += from;
+                }
+            }
+        }
+    }
+    let values = from_vec(values, (rows.len(), width))?;
+    Ok(RowGradient { rows, values })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::parameters::{Init, ParameterSpec};
+
+    fn table() -> Parameters {
+        let spec = ParameterSpec {
+            name: "table".into(),
+            shape: vec![5, 2],
+            init: Init::Zeros,
+        };
+        Parameters::init(&[spec], 1).unwrap()
+    }
+
+    fn rows(rows: &[u32], values: &[f32]) -> RowGradient {
+        RowGradient {
+            rows: rows.to_vec(),
+            values: from_vec(values.to_vec(), (rows.len(), 2)).unwrap(),
+        }
+    }
+
+    #[test]
+    fn rows_merge_and_agree_with_the_dense_sum() {
+        let parameters = table();
+        let mut sparse = Gradients::new(&parameters);
+        assert!(sparse.is_empty() && sparse.to_dense("table").is_err());
+        sparse
+            .add_rows(0, rows(&[1, 3], &[1.0, 2.0, 3.0, 4.0]))
+            .unwrap();
+        let mut other = Gradients::new(&parameters);
+        other
+            .add_rows(0, rows(&[0, 3], &[5.0, 6.0, 7.0, 8.0]))
+            .unwrap();
+        sparse.add(&other).unwrap();
+        let mut dense = Gradients::new(&parameters);
+        dense.dense(0).unwrap();
+        dense.add(&other).unwrap();
+        dense
+            .add_rows(0, rows(&[1, 3], &[1.0, 2.0, 3.0, 4.0]))
+            .unwrap();
+        let values = |g: &Gradients| {
+            let tensor = g.to_dense("table").unwrap();
+            tensor.flatten_all().unwrap().to_vec1::<f32>().unwrap()
+        };
+        let expected = [5.0, 6.0, 1.0, 2.0, 0.0, 0.0, 10.0, 12.0, 0.0, 0.0];
+        assert_eq!(values(&sparse), expected);
+        assert_eq!(values(&dense), expected);
+        sparse.scale(0.5).unwrap();
+        assert_eq!(values(&sparse), expected.map(|x| x / 2.0));
+        assert!(sparse.add_rows(0, rows(&[9], &[0.0, 0.0])).is_ok());
+        assert!(sparse.to_dense("table").is_err(), "row 9 of 5");
+    }
+}

@@ -1,0 +1,272 @@
+//! The ordered list of named weights, and safetensors files of them.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use candle_core::safetensors::SliceSafetensors;
+use candle_core::{DType, Device, Tensor, Var, bail};
+use rand::Rng;
+use rand_distr::StandardNormal;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::ParameterError;
+use crate::buffers;
+use crate::file::{self, FileError};
+use crate::rng::{Stream, stream};
+
+/// How a parameter begins.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Init {
+    /// Normal with mean 0 and this standard deviation.
+    Normal(f64),
+    /// The same, but this row is zero.
+    NormalExceptRow(f64, usize),
+    /// All zero.
+    Zeros,
+    /// All one.
+    Ones,
+}
+
+/// Tensors and metadata of a safetensors file, by name.
+pub type TensorsAndMetadata = (BTreeMap<String, Tensor>, HashMap<String, String>);
+
+/// Name, shape and initial value of one parameter.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ParameterSpec {
+    /// Name in the safetensors file.
+    pub name: String,
+    /// Shape.
+    pub shape: Vec<usize>,
+    /// Initial value.
+    pub init: Init,
+}
+
+/// A handle on one parameter: what a layer holds.
+#[derive(Debug, Clone)]
+pub struct Parameter {
+    /// Position in [`Parameters`] and [`super::Gradients`].
+    pub index: usize,
+    /// The weights; shares the memory of the variable, so optimizer steps are seen.
+    pub tensor: Tensor,
+}
+
+/// The weights of a model: ordered, named candle variables of type f32.
+#[derive(Debug, Clone)]
+pub struct Parameters {
+    names: Vec<String>,
+    vars: Vec<Var>,
+    index: HashMap<String, usize>,
+}
+
+/// What [`Parameters::load`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub struct LoadReport {
+    /// The file read.
+    pub path: PathBuf,
+    /// Parameters that the file lacks: they keep their initial values.
+    pub missing: Vec<String>,
+    /// Tensors of the file that the model has no use for.
+    pub unexpected: Vec<String>,
+}
+
+impl LoadReport {
+    /// Refuses a file that lacked a parameter.
+    ///
+    /// # Errors
+    /// Something was missing; the error names it.
+    pub fn require_complete(self) -> Result<(), ParameterError> {
+        if self.missing.is_empty() {
+            return Ok(());
+        }
+        Err(ParameterError::Missing {
+            path: self.path,
+            names: self.missing,
+        })
+    }
+}
+
+impl Parameters {
+    /// Fresh weights: each parameter draws from its own stream of the run seed.
+    ///
+    /// # Errors
+    /// A tensor cannot be made.
+    pub fn init(specs: &[ParameterSpec], seed: u64) -> candle_core::Result<Self> {
+        let mut vars = Vec::with_capacity(specs.len());
+        for (id, spec) in specs.iter().enumerate() {
+            let values = initial_values(spec, seed, id as u64);
+            vars.push(Var::from_vec(values, spec.shape.as_slice(), &Device::Cpu)?);
+        }
+        let names: Vec<String> = specs.iter().map(|s| s.name.clone()).collect();
+        let index = names.iter().cloned().zip(0..).collect();
+        Ok(Self { names, vars, index })
+    }
+
+    /// Number of parameters (tensors).
+    pub fn len(&self) -> usize {
+        self.vars.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.vars.is_empty()
+    }
+
+    /// Number of weights over all parameters.
+    pub fn num_weights(&self) -> usize {
+        self.vars.iter().map(|v| v.elem_count()).sum()
+    }
+
+    /// Names in order.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// Names and variables in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Var)> {
+        self.names.iter().map(String::as_str).zip(&self.vars)
+    }
+
+    /// The variable called `name`.
+    pub fn get(&self, name: &str) -> Option<&Var> {
+        self.index.get(name).map(|&i| &self.vars[i])
+    }
+
+    /// A handle on the parameter called `name`, for a layer to hold.
+    ///
+    /// # Errors
+    /// There is none of that name.
+    pub fn parameter(&self, name: &str) -> candle_core::Result<Parameter> {
+        let Some(&index) = self.index.get(name) else {
+            bail!("there is no parameter named {name}");
+        };
+        Ok(Parameter {
+            index,
+            tensor: self.vars[index].as_detached_tensor(),
+        })
+    }
+
+    /// Reads weights from a safetensors file by name (any float type, converted to f32).
+    /// Parameters that the file lacks keep their values and are reported.
+    ///
+    /// # Errors
+    /// The file is unreadable, or a tensor has another shape; nothing has changed then.
+    pub fn load(&self, path: &Path) -> Result<LoadReport, ParameterError> {
+        let (mut found, _) = read_tensors(path)?;
+        let mut mismatches = Vec::new();
+        for (name, var) in self.iter() {
+            if let Some(tensor) = found.get(name)
+                && tensor.dims() != var.dims()
+            {
+                let (there, here) = (tensor.dims(), var.dims());
+                mismatches.push(format!("{name}: found {there:?}, expected {here:?}"));
+            }
+        }
+        if !mismatches.is_empty() {
+            let path = path.to_owned();
+            return Err(ParameterError::Shapes { path, mismatches });
+        }
+        let mut missing = Vec::new();
+        for (name, var) in self.iter() {
+            match found.remove(name) {
+                Some(tensor) => copy_into(&tensor, var)?,
+                None => missing.push(name.to_owned()),
+            }
+        }
+        Ok(LoadReport {
+            path: path.to_owned(),
+            missing,
+            unexpected: found.into_keys().collect(),
+        })
+    }
+
+    /// Writes all weights to a safetensors file, whole or not at all.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn save(&self, path: &Path) -> Result<(), ParameterError> {
+        let tensors = self
+            .iter()
+            .map(|(name, var)| (name.to_owned(), var.as_tensor()));
+        write_tensors(path, &tensors.collect::<Vec<_>>(), &[("format", "pt")])
+    }
+}
+
+fn initial_values(spec: &ParameterSpec, seed: u64, id: u64) -> Vec<f32> {
+    let count = spec.shape.iter().product();
+    let normal = |deviation: f64| -> Vec<f32> {
+        let draws = stream(seed, Stream::Init, 0, id).sample_iter::<f32, _>(StandardNormal);
+        draws.take(count).map(|x| x * deviation as f32).collect()
+    };
+    match spec.init {
+        Init::Zeros => vec![0.0; count],
+        Init::Ones => vec![1.0; count],
+        Init::Normal(deviation) => normal(deviation),
+        Init::NormalExceptRow(deviation, row) => {
+            let mut values = normal(deviation);
+            let width = spec.shape.last().copied().unwrap_or(1);
+            if let Some(row) = values.chunks_exact_mut(width.max(1)).nth(row) {
+                row.fill(0.0);
+            }
+            values
+        }
+    }
+}
+
+fn copy_into(tensor: &Tensor, var: &Var) -> Result<(), ParameterError> {
+    let values = buffers::read::<f32>(tensor)?;
+    buffers::write(var.as_tensor(), |to| to.copy_from_slice(&values))?;
+    Ok(())
+}
+
+/// Every tensor of a safetensors file, as f32, and its metadata.
+///
+/// # Errors
+/// The file is absent, unreadable or damaged.
+pub fn read_tensors(path: &Path) -> Result<TensorsAndMetadata, ParameterError> {
+    let bytes = std::fs::read(path).map_err(|e| FileError::io("read it", path, e))?;
+    let unreadable = |source| ParameterError::Format {
+        path: path.to_owned(),
+        source,
+    };
+    let (_, header) = SafeTensors::read_metadata(&bytes)
+        .map_err(|e| unreadable(candle_core::Error::Msg(e.to_string())))?;
+    let metadata = header.metadata().clone().unwrap_or_default();
+    let archive = SliceSafetensors::new(&bytes).map_err(unreadable)?;
+    let mut tensors = BTreeMap::new();
+    for (name, _) in archive.tensors() {
+        let tensor = archive.load(&name, &Device::Cpu);
+        let tensor = tensor.and_then(|t| t.to_dtype(DType::F32)?.contiguous());
+        tensors.insert(name, tensor.map_err(unreadable)?);
+    }
+    Ok((tensors, metadata))
+}
+
+/// Writes f32 tensors and a few words of metadata as a safetensors file, whole or not at all.
+///
+/// # Errors
+/// The file cannot be written, or a tensor is not a contiguous f32 tensor on the CPU.
+pub fn write_tensors(
+    path: &Path,
+    tensors: &[(String, &Tensor)],
+    metadata: &[(&str, &str)],
+) -> Result<(), ParameterError> {
+    let format_error = |e: safetensors::SafeTensorError| candle_core::Error::Msg(e.to_string());
+    let mut bytes = Vec::with_capacity(tensors.len());
+    for (name, tensor) in tensors {
+        let values = buffers::read::<f32>(tensor)?;
+        let mut raw = Vec::with_capacity(4 * values.len());
+        for value in values.iter() {
+            raw.extend_from_slice(&value.to_le_bytes());
+        }
+        bytes.push((name.as_str(), tensor.dims().to_vec(), raw));
+    }
+    let views = bytes.iter().map(|(name, shape, raw)| {
+        TensorView::new(Dtype::F32, shape.clone(), raw).map(|view| (*name, view))
+    });
+    let views = views.collect::<Result<Vec<_>, _>>().map_err(format_error)?;
+    let words = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+    let archive = safetensors::serialize(views, Some(words.collect())).map_err(format_error)?;
+    Ok(file::write_atomic(path, &archive)?)
+}
