@@ -18,10 +18,10 @@
 //! | 3 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
 //! | 2 | [`model`] | GeneBERT: config, embeddings, blocks, heads, init, weights on disk |
 //! | 2 | [`optim`] | AdamW, schedules, clipping |
-//! | 3 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |
-//! | 4 | [`prepare`] ∘ | jobs on data: build vocabularies, simulate cells |
-//! | 4 | [`train`] | the loop, hooks, checkpoints, evaluation, metrics |
-//! | 6 | [`cli`] | one file per subcommand: flags and `run`, no logic |
+//! | 4 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |
+//! | 5 | [`prepare`] ∘ | jobs on data: build vocabularies, simulate cells |
+//! | 5 | [`train`] | the loop, hooks, checkpoints, evaluation, metrics |
+//! | 7 | [`cli`] | one file per subcommand: flags and `run`, no logic |
 
 pub mod buffers;
 pub mod cell;
