@@ -3,7 +3,7 @@
 //!
 //! Tensors are the containers of weights, activations and gradients; kernels and the optimizer
 //! work on flat, contiguous `f32` or `u32` slices of them. [`read`] gives such a slice for as long
-//! as its guard lives, [`write`] lends one mutably to a closure, [`from_vec`] makes a tensor of a
+//! as its guard lives, [`write()`] lends one mutably to a closure, [`from_vec`] makes a tensor of a
 //! vector without copying it. A tensor on another device, of another type or with gaps is refused
 //! by name. Knows nothing of models.
 

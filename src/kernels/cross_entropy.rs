@@ -2,8 +2,8 @@
 //! with the meaning of PyTorch's `CrossEntropyLoss`.
 //!
 //! With smoothing ε over V classes and weights w, a row of label y costs
-//! (1 − ε) w[y] (−log p[y]) + ε/V Σ w[c] (−log p[c]). The caller divides the sum by the number of
-//! rows, or by the sum of w[y] where there are weights ([`Loss::weight`] is either).
+//! `(1 − ε) w[y] (−log p[y]) + ε/V Σ w[c] (−log p[c])`. The caller divides the sum by the number
+//! of rows, or by the sum of `w[y]` where there are weights ([`Loss::weight`] is either).
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
@@ -16,7 +16,7 @@ use crate::buffers::{read, write};
 pub struct Settings<'a> {
     /// Share of the label that is spread over all classes.
     pub smoothing: f64,
-    /// A weight per class, [V].
+    /// A weight per class, `[V]`.
     pub class_weights: Option<&'a [f32]>,
 }
 

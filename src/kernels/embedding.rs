@@ -14,7 +14,7 @@ use crate::buffers::{from_vec, read};
 /// Tokens of one id that one task sums.
 const PIECE: usize = 128;
 
-/// word[ids] + types[type_ids] → [T, D].
+/// `word[ids] + types[type_ids]` → `[T, D]`.
 ///
 /// # Errors
 /// An id is beyond its table, tables of different widths, or lists of different lengths.

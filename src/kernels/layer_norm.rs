@@ -17,16 +17,16 @@ use crate::buffers::{Target, from_vec, read, write};
 pub struct Saved {
     /// The normalised rows, [N, D].
     normalized: Tensor,
-    /// 1 / σ of each row, [N].
+    /// 1 / σ of each row, `[N]`.
     inverse_deviation: Vec<f32>,
 }
 
 /// Weight, bias and ε of a LayerNorm.
 #[derive(Debug, Clone, Copy)]
 pub struct Norm<'a> {
-    /// Multiplies the normalised row, [D].
+    /// Multiplies the normalised row, `[D]`.
     pub weight: &'a Tensor,
-    /// Is added to it, [D].
+    /// Is added to it, `[D]`.
     pub bias: &'a Tensor,
     /// Added to the variance.
     pub eps: f64,

@@ -10,7 +10,7 @@ use super::matmul::{Matrix, MatrixMut, multiply, stripe_rows};
 use super::parallel::column_sums;
 use crate::buffers::{Target, from_vec, read, write};
 
-/// x [N, I], weight [O, I], bias [O] → [N, O].
+/// x `[N, I]`, weight `[O, I]`, bias `[O]` → `[N, O]`.
 ///
 /// # Errors
 /// Shapes that do not fit, or tensors that are not contiguous f32 on the CPU.
@@ -119,7 +119,7 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, dw: &Target) -> Result<()> {
     })
 }
 
-/// The gradient of the bias: the column sums of dy [N, O], left in `db` [O].
+/// The gradient of the bias: the column sums of dy `[N, O]`, left in `db` `[O]`.
 ///
 /// # Errors
 /// As [`forward`].

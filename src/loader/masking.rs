@@ -16,7 +16,7 @@ pub enum AbsentGeneSampling {
     Frequency,
 }
 
-/// Settings of a [`MlmCollator`].
+/// Settings of a [`super::MlmCollator`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MlmConfig {

@@ -1,4 +1,4 @@
-//! Embeddings: dropout(LayerNorm(word[input_id] + type[token_type_id])). No positions.
+//! Embeddings: `dropout(LayerNorm(word[input_id] + type[token_type_id]))`. No positions.
 
 use candle_core::{Result, Tensor};
 
