@@ -4,7 +4,9 @@
 //! for: an array can be compressed, but not a thousandfold beyond what deflate can do.
 
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
 
 use hdf5_pure::{
     AttrValue, ChunkCacheConfig, Dataset, DatasetAccessProperties, Datatype, Error, File,
@@ -12,6 +14,7 @@ use hdf5_pure::{
 };
 
 use super::H5adError;
+use super::chunks::Chunks;
 use super::diagnose;
 use super::number::Number;
 
@@ -28,6 +31,8 @@ const MOST_CHUNK_CACHE_BYTES: u64 = 256 << 20;
 pub(super) struct Container {
     path: PathBuf,
     file: File,
+    /// The same file, for positioned reads of chunks.
+    raw: Arc<std::fs::File>,
     bytes: u64,
 }
 
@@ -79,6 +84,8 @@ pub(super) struct Array {
     pub(super) shape: Vec<u64>,
     /// Extent of a chunk, empty where the array is not chunked.
     pub(super) chunks: Vec<u64>,
+    /// What is read past the library, once it has been looked for.
+    direct: OnceLock<Option<Chunks>>,
 }
 
 impl Array {
@@ -105,8 +112,9 @@ impl Container {
             path: path.to_owned(),
             source,
         };
-        let metadata = std::fs::metadata(path).map_err(io)?;
-        diagnose::before_open(path, metadata.len())?;
+        let raw = Arc::new(std::fs::File::open(path).map_err(io)?);
+        let bytes = raw.metadata().map_err(io)?.len();
+        diagnose::before_open(path, bytes)?;
         let properties = FileAccessProperties::new()
             .with_metadata_cache(MetadataCacheConfig::new(8 << 20).with_max_entry_bytes(64 << 10));
         let file = File::open_streaming_with_options(path, properties)
@@ -114,7 +122,8 @@ impl Container {
         Ok(Container {
             path: path.to_owned(),
             file,
-            bytes: metadata.len(),
+            raw,
+            bytes,
         })
     }
 
@@ -188,6 +197,13 @@ impl Container {
         }
     }
 
+    /// The most that any data set of this file can hold.
+    fn most_bytes(&self) -> u64 {
+        self.bytes
+            .saturating_mul(MOST_COMPRESSION)
+            .max(MOST_UNWRITTEN_BYTES)
+    }
+
     /// The shape of a data set, refused where the file is too small to hold it.
     pub(super) fn shape(&self, key: &str, dataset: &Dataset) -> Result<Vec<u64>, H5adError> {
         let shape = dataset.shape().map_err(|e| self.failed(key, e))?;
@@ -195,12 +211,8 @@ impl Container {
         let bytes = shape
             .iter()
             .try_fold(element, |bytes, extent| bytes.checked_mul(*extent));
-        let most = self
-            .bytes
-            .saturating_mul(MOST_COMPRESSION)
-            .max(MOST_UNWRITTEN_BYTES);
         match bytes {
-            Some(bytes) if bytes <= most => Ok(shape),
+            Some(bytes) if bytes <= self.most_bytes() => Ok(shape),
             _ => Err(self.invalid(
                 key,
                 format!(
@@ -240,6 +252,10 @@ impl Container {
         else {
             return Err(self.invalid(key, format!("chunks of shape {chunks:?}")));
         };
+        if chunk_bytes > self.most_bytes() {
+            let what = format!("a chunk of {chunk_bytes} bytes, which the file cannot hold");
+            return Err(self.invalid(key, what));
+        }
         let cache = (4 * chunk_bytes.min(MOST_CHUNK_CACHE_BYTES))
             .clamp(CHUNK_CACHE_BYTES, MOST_CHUNK_CACHE_BYTES);
         let config = ChunkCacheConfig::new()
@@ -256,7 +272,44 @@ impl Container {
             number,
             shape,
             chunks,
+            direct: OnceLock::new(),
         })
+    }
+
+    /// Hands the raw bytes of the elements `window` of a one-dimensional array to `each`, in one
+    /// piece or several, which appends them to `out`.
+    pub(super) fn read_elements<T>(
+        &self,
+        array: &Array,
+        window: &Range<u64>,
+        out: &mut Vec<T>,
+        each: impl Fn(&[u8], &mut Vec<T>),
+    ) -> Result<(), H5adError> {
+        let direct = array.direct.get_or_init(|| {
+            let element_bytes = array.number.size();
+            Chunks::of(
+                &array.dataset,
+                array.len(),
+                element_bytes,
+                &self.raw,
+                self.bytes,
+            )
+        });
+        if window.is_empty() {
+            return Ok(());
+        }
+        let before = out.len();
+        if let Some(chunks) = direct
+            && chunks.read(window, |bytes| each(bytes, out)).is_some()
+        {
+            return Ok(());
+        }
+        out.truncate(before);
+        each(
+            &self.raw_rows(array, window.start, window.end - window.start)?,
+            out,
+        );
+        Ok(())
     }
 
     /// The raw bytes of `rows` rows from `start`, refused where the file holds fewer.

@@ -3,8 +3,7 @@
 use std::ops::Range;
 
 use super::container::{Array, Container};
-use super::rows::Rows;
-use super::sparse::Stop;
+use super::rows::{Rows, Stop};
 use super::{H5adError, ValuePolicy};
 
 /// Raw bytes read at a time, where chunks allow it.

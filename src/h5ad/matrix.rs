@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use super::container::{Container, Node};
 use super::dense::Dense;
-use super::rows::Rows;
-use super::sparse::{Sparse, Stop, orientation};
+use super::rows::{Rows, Stop};
+use super::sparse::{Sparse, orientation};
 use super::{H5adError, MatrixKey, ValuePolicy};
 
 /// A matrix.
@@ -144,15 +144,22 @@ impl Matrix {
 }
 
 fn missing(container: &Container, name: &str, available: &[String]) -> H5adError {
+    let (available, hint) = match available {
+        [] => (
+            "none".into(),
+            "the file holds no expression values; leave it out",
+        ),
+        names => (
+            names.join(", "),
+            "choose one of the matrices that the file has",
+        ),
+    };
+    let (path, name) = (container.path().to_owned(), name.to_owned());
     H5adError::Missing {
-        path: container.path().to_owned(),
+        path,
         what: "matrix",
-        name: name.to_owned(),
-        available: if available.is_empty() {
-            "none".into()
-        } else {
-            available.join(", ")
-        },
-        hint: "choose one of the matrices that the file has",
+        name,
+        available,
+        hint,
     }
 }

@@ -9,8 +9,7 @@ use crate::cell::{CellSource, CsrBlock, Labels, SourceError};
 use super::column::VarColumn;
 use super::container::Container;
 use super::matrix::Matrix;
-use super::rows::Refused;
-use super::sparse::Stop;
+use super::rows::{Refused, Stop};
 use super::table::Table;
 use super::{H5adError, MatrixKey, OpenOptions, ValuePolicy};
 

@@ -2,7 +2,7 @@
 
 use crate::cell::CsrBlock;
 
-use super::ValuePolicy;
+use super::{H5adError, ValuePolicy};
 
 /// Why a row cannot be taken.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -11,6 +11,18 @@ pub(super) enum Refused {
     Value { column: u32, value: f32 },
     /// A column that the matrix does not have.
     Column,
+}
+
+/// Why a read stopped: the file, or a row that cannot be taken.
+pub(super) enum Stop {
+    File(H5adError),
+    Row(u64, Refused),
+}
+
+impl From<H5adError> for Stop {
+    fn from(error: H5adError) -> Stop {
+        Stop::File(error)
+    }
 }
 
 /// A block being built row by row.
@@ -44,21 +56,71 @@ impl Rows {
         self.values.reserve(entries);
     }
 
+    /// Adds rows of `lengths` entries each, which `fill` appends to columns and values; nothing is
+    /// copied where they are clean, as those of nearly every file are.
+    ///
+    /// `Err` holds which of these rows cannot be taken.
+    pub(super) fn push_filled(
+        &mut self,
+        lengths: impl Iterator<Item = usize>,
+        fill: impl FnOnce(&mut Vec<u32>, &mut Vec<f32>) -> Result<(), H5adError>,
+    ) -> Result<(), Stop> {
+        let mut start = self.indices.len();
+        fill(&mut self.indices, &mut self.values)?;
+        let mut rest: Option<(Vec<u32>, Vec<f32>, usize)> = None;
+        for (row, len) in lengths.enumerate() {
+            let refuse = |refused| Stop::Row(row as u64, refused);
+            if let Some((columns, values, at)) = &mut rest {
+                let within = *at..*at + len;
+                let row = columns.get(within.clone()).zip(values.get(within));
+                let (columns, values) = row.ok_or(refuse(Refused::Column))?;
+                self.push_sparse(columns, values).map_err(refuse)?;
+                *at += len;
+                continue;
+            }
+            let within = start..start + len;
+            let entries = self
+                .indices
+                .get(within.clone())
+                .zip(self.values.get(within));
+            let (columns, values) = entries.ok_or(refuse(Refused::Column))?;
+            if self.is_clean(columns, values) {
+                start += len;
+                self.indptr.push(start);
+                continue;
+            }
+            // From here on everything moves.
+            let tail = (self.indices.split_off(start), self.values.split_off(start));
+            let row = tail.0.get(..len).zip(tail.1.get(..len));
+            let (columns, values) = row.ok_or(refuse(Refused::Column))?;
+            self.push_sparse(columns, values).map_err(refuse)?;
+            rest = Some((tail.0, tail.1, len));
+        }
+        Ok(())
+    }
+
+    /// Columns ascend and exist, values are positive and finite.
+    fn is_clean(&self, columns: &[u32], values: &[f32]) -> bool {
+        // Without early exit, so that the compiler compares many at once.
+        let ascend = columns
+            .iter()
+            .zip(columns.iter().skip(1))
+            .fold(true, |ok, (a, b)| ok & (a < b));
+        let allowed = values
+            .iter()
+            .fold(true, |ok, v| ok & (*v > 0.0) & (*v < f32::INFINITY));
+        ascend && allowed && columns.last().is_none_or(|last| *last < self.num_columns)
+    }
+
     /// Adds a row of entries in any order.
     pub(super) fn push_sparse(&mut self, columns: &[u32], values: &[f32]) -> Result<(), Refused> {
-        let mut next = 0;
-        let clean = columns.iter().zip(values).all(|(column, value)| {
-            let fits = *column >= next && *value > 0.0 && *value < f32::INFINITY;
-            next = column.saturating_add(1);
-            fits
-        });
-        if clean && next <= self.num_columns {
-            self.indices.extend_from_slice(columns);
-            self.values.extend_from_slice(values);
-            self.indptr.push(self.indices.len());
-            return Ok(());
+        if !self.is_clean(columns, values) {
+            return self.push_unclean(columns, values);
         }
-        self.push_unclean(columns, values)
+        self.indices.extend_from_slice(columns);
+        self.values.extend_from_slice(values);
+        self.indptr.push(self.indices.len());
+        Ok(())
     }
 
     fn push_unclean(&mut self, columns: &[u32], values: &[f32]) -> Result<(), Refused> {
@@ -136,6 +198,22 @@ mod tests {
         assert_eq!(block.indptr().raw_storage(), [0, 2, 5, 6]);
         assert_eq!(block.indices(), [1, 4, 1, 4, 7, 2]);
         assert_eq!(block.data(), [1.0, 2.0, 1.0, 5.0, 1.5, 3.0]);
+    }
+
+    #[test]
+    fn rows_filled_in_place_are_the_same_rows() {
+        let (columns, values) = ([1, 4, 2, 0, 3, 3], [1.0, 2.0, 5.0, 0.0, 1.0, 2.0]);
+        let mut rows = Rows::new(9, ValuePolicy::NonNegative, 4);
+        let filled = rows.push_filled([2, 0, 3, 1].into_iter(), |all_columns, all_values| {
+            all_columns.extend_from_slice(&columns);
+            all_values.extend_from_slice(&values);
+            Ok(())
+        });
+        assert!(filled.is_ok());
+        let block = rows.finish().unwrap();
+        assert_eq!(block.indptr().raw_storage(), [0, 2, 2, 4, 5]);
+        assert_eq!(block.indices(), [1, 4, 2, 3, 3]);
+        assert_eq!(block.data(), [1.0, 2.0, 5.0, 1.0, 2.0]);
     }
 
     #[test]

@@ -1,19 +1,18 @@
 //! Matrices of `data`, `indices` and `indptr`, compressed by row or by column.
 //!
 //! By row: the pointer stays in memory, a range of rows is one window of `data` and one of
-//! `indices`; ranges that lie close together share a window. By column: the entries of a range of
-//! rows are spread over the whole file, so the matrix is turned round once and held by rows where
-//! that fits the memory allowed, and scanned in bounded pieces at every read where it does not.
+//! `indices`, decoded straight into the block; a chunk that two ranges share is decoded once. By
+//! column: the entries of a range of rows are spread over the whole file, so the matrix is turned
+//! round once and held by rows where that fits the memory allowed, and scanned in bounded pieces
+//! at every read where it does not.
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use super::container::{Array, Attributes, Container};
-use super::rows::{Refused, Rows};
+use super::rows::{Refused, Rows, Stop};
 use super::{H5adError, ValuePolicy};
 
-/// Entries between two ranges that are read along rather than starting another window.
-const MOST_GAP: u64 = 32 << 10;
 /// Entries of one piece of a scan.
 const PIECE: u64 = 1 << 20;
 
@@ -35,18 +34,6 @@ struct Turned {
     indptr: Vec<usize>,
     columns: Vec<u32>,
     values: Vec<f32>,
-}
-
-/// Why a read stopped: the file, or a row that cannot be taken.
-pub(super) enum Stop {
-    File(H5adError),
-    Row(u64, Refused),
-}
-
-impl From<H5adError> for Stop {
-    fn from(error: H5adError) -> Stop {
-        Stop::File(error)
-    }
 }
 
 /// Whether a group's attributes say that it is sparse, and which way: `true` by column.
@@ -183,51 +170,27 @@ impl Sparse {
         ranges: &[Range<u64>],
         mut rows: Rows,
     ) -> Result<Rows, Stop> {
-        let span = |range: &Range<u64>| {
-            let at = |row: u64| self.indptr.get(row as usize).copied().unwrap_or(0);
-            at(range.start)..at(range.end)
-        };
-        rows.reserve(
-            ranges
-                .iter()
-                .map(|r| span(r).end - span(r).start)
-                .sum::<u64>() as usize,
-        );
-        let chunk = self
-            .data
-            .chunks
-            .first()
-            .copied()
-            .unwrap_or(0)
-            .min(8 * MOST_GAP);
-        let gap = chunk.max(MOST_GAP);
-        let (mut columns, mut values) = (Vec::new(), Vec::new());
-        let near = |one: &Range<u64>, next: &Range<u64>| {
-            span(next).start.saturating_sub(span(one).end) <= gap
-        };
-        for group in ranges.chunk_by(near) {
-            let (Some(first), Some(last)) = (group.first(), group.last()) else {
-                continue;
-            };
-            let window = span(first).start..span(last).end;
-            self.read_window(container, &window, &mut columns, &mut values)?;
-            for row in group.iter().cloned().flatten() {
-                let entries = span(&(row..row + 1));
-                let within =
-                    (entries.start - window.start) as usize..(entries.end - window.start) as usize;
-                match (columns.get(within.clone()), values.get(within)) {
-                    (Some(columns), Some(values)) => {
-                        rows.push_sparse(columns, values)
-                            .map_err(|r| Stop::Row(row, r))?;
-                    }
-                    _ => return Err(Stop::Row(row, Refused::Column)),
-                }
-            }
+        let at = |row: u64| self.indptr.get(row as usize).copied().unwrap_or(0);
+        let entries = ranges
+            .iter()
+            .map(|range| at(range.end) - at(range.start))
+            .sum::<u64>();
+        rows.reserve(entries as usize);
+        for range in ranges {
+            let window = at(range.start)..at(range.end);
+            let lengths = range.clone().map(|row| (at(row + 1) - at(row)) as usize);
+            let filled = rows.push_filled(lengths, |columns, values| {
+                self.read_window(container, &window, columns, values)
+            });
+            filled.map_err(|stop| match stop {
+                Stop::Row(row, refused) => Stop::Row(range.start + row, refused),
+                file @ Stop::File(_) => file,
+            })?;
         }
         Ok(rows)
     }
 
-    /// Reads entries `window` into the two buffers.
+    /// Appends entries `window` to the two buffers.
     fn read_window(
         &self,
         container: &Container,
@@ -235,15 +198,13 @@ impl Sparse {
         minors: &mut Vec<u32>,
         values: &mut Vec<f32>,
     ) -> Result<(), H5adError> {
-        minors.clear();
-        values.clear();
-        let entries = window.end - window.start;
-        if entries > 0 {
-            let raw = container.raw_rows(&self.indices, window.start, entries)?;
-            self.indices.number.extend_columns(&raw, minors);
-            let raw = container.raw_rows(&self.data, window.start, entries)?;
-            self.data.number.extend_f32(&raw, values);
-        }
+        let (indices, data) = (&self.indices, &self.data);
+        container.read_elements(indices, window, minors, |raw, out| {
+            indices.number.extend_columns(raw, out);
+        })?;
+        container.read_elements(data, window, values, |raw, out| {
+            data.number.extend_f32(raw, out);
+        })?;
         Ok(())
     }
 
@@ -312,6 +273,8 @@ impl Sparse {
         let mut start = 0;
         while start < self.num_entries() {
             let window = start..self.num_entries().min(start + PIECE);
+            minors.clear();
+            values.clear();
             self.read_window(container, &window, &mut minors, &mut values)?;
             if let Some(outside) = minors.iter().find(|minor| u64::from(**minor) >= num_minors) {
                 let what = format!("an entry lies at {outside} of {num_minors}");

@@ -5,7 +5,8 @@
 
 use std::path::Path;
 
-use gene_bert::cell::CellSource;
+use gene_bert::cell::{CellSource, CsrBlock};
+use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 use gene_bert::h5ad::{H5ad, OpenOptions, inspect};
 use gene_bert::rng::{Stream, stream};
 use hdf5_pure::{AttrValue, DatasetBuilder, FileBuilder, GroupBuilder};
@@ -46,6 +47,8 @@ struct Sparse<'a> {
     data: &'a [f32],
     indices: &'a [i32],
     indptr: &'a [i64],
+    /// Entries of a gzip chunk; 0 for one piece.
+    chunk: u64,
 }
 
 impl Default for Sparse<'_> {
@@ -56,6 +59,7 @@ impl Default for Sparse<'_> {
             data: &[1.0, 2.0, 3.0],
             indices: &[0, 3, 1],
             indptr: &[0, 2, 2, 3],
+            chunk: 0,
         }
     }
 }
@@ -65,13 +69,25 @@ impl Sparse<'_> {
         let mut x = file.create_group("X");
         x.set_attr("encoding-type", text(self.encoding));
         x.set_attr("shape", AttrValue::I64Array(self.shape.clone()));
-        x.create_dataset("data")
-            .with_f32_data(self.data)
-            .with_shape(&[self.data.len() as u64]);
+        let compress = |dataset: &mut DatasetBuilder| {
+            if self.chunk > 0 {
+                dataset
+                    .with_chunks(&[self.chunk])
+                    .with_shuffle()
+                    .with_deflate(4);
+            }
+        };
+        let data = x.create_dataset("data");
+        compress(
+            data.with_f32_data(self.data)
+                .with_shape(&[self.data.len() as u64]),
+        );
         let indices = x.create_dataset("indices");
-        indices
-            .with_i32_data(self.indices)
-            .with_shape(&[self.indices.len() as u64]);
+        compress(
+            indices
+                .with_i32_data(self.indices)
+                .with_shape(&[self.indices.len() as u64]),
+        );
         let indptr = x.create_dataset("indptr");
         indptr
             .with_i64_data(self.indptr)
@@ -123,7 +139,13 @@ fn expected_rows() -> Vec<Vec<f32>> {
 
 #[test]
 fn a_sound_file_is_read() {
-    assert_eq!(Sparse::default().read().unwrap(), expected_rows());
+    for chunk in 0..5 {
+        let x = Sparse {
+            chunk,
+            ..Sparse::default()
+        };
+        assert_eq!(x.read().unwrap(), expected_rows());
+    }
 }
 
 #[test]
@@ -412,6 +434,51 @@ fn an_unknown_column_lists_those_there_are() {
     );
 }
 
+#[test]
+fn threads_share_one_handle() {
+    let mut random = stream(7, Stream::Simulate, 1, 0);
+    let (mut indptr, mut indices, mut data) = (vec![0], Vec::new(), Vec::new());
+    for _ in 0..400 {
+        for column in 0..600u32 {
+            if random.random_bool(0.2) {
+                indices.push(column);
+                data.push(random.random_range(1..9u8).into());
+            }
+        }
+        indptr.push(indices.len());
+    }
+    let x = CsrBlock::new((400, 600), indptr, indices, data);
+    let named = |prefix: &str, n: usize| (0..n).map(|at| format!("{prefix}{at}")).collect();
+    let written = AnnData {
+        x: x.clone(),
+        value_type: ValueType::Float32,
+        layers: vec![],
+        cell_names: named("c", 400),
+        obs: vec![],
+        gene_ids: named("g", 600),
+        var: vec![],
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("threads.h5ad");
+    write_h5ad(&path, &written).unwrap();
+    let source = H5ad::open(&path, &OpenOptions::default()).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..8u64 {
+            let (source, x) = (&source, &x);
+            scope.spawn(move || {
+                for round in 0..40 {
+                    let mut random = stream(7, Stream::Simulate, 2 + thread, round);
+                    let start = random.random_range(0..390u64);
+                    let end = random.random_range(start..400);
+                    let block = source.read(&[start..end, end..400]).unwrap();
+                    let expected = x.slice_outer(start as usize..400).to_dense();
+                    assert!(block.to_dense() == expected, "rows from {start}");
+                }
+            });
+        }
+    });
+}
+
 /// Damages a sound file in random places, or cuts it short: read or refused, but no panic, and no
 /// more memory than the file can justify.
 #[test]
@@ -419,7 +486,11 @@ fn damaged_files_never_panic() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("sound.h5ad");
     let file = file_with(|file| {
-        Sparse::default().add(file);
+        Sparse {
+            chunk: 2,
+            ..Sparse::default()
+        }
+        .add(file);
         let dense: Vec<f32> = expected_rows().concat();
         let mut layers = file.create_group("layers");
         let layer = layers
