@@ -99,3 +99,65 @@ fn scale_by(dy: &mut [f32], x: &[f32], slope: impl Fn(f32) -> f32) {
         *dy *= slope(*x);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::kernels::testing::{Random, assert_close, same_for_any_threads, slopes, wide};
+
+    /// Φ by Simpson's rule from 0.
+    fn normal_cdf(x: f64) -> f64 {
+        const STEPS: usize = 2000;
+        let density = |x: f64| (-0.5 * x * x).exp() / (2.0 * std::f64::consts::PI).sqrt();
+        let h = x / STEPS as f64;
+        let sum: f64 = (0..=STEPS)
+            .map(|i| match i {
+                0 | STEPS => density(i as f64 * h),
+                _ if i % 2 == 1 => 4.0 * density(i as f64 * h),
+                _ => 2.0 * density(i as f64 * h),
+            })
+            .sum();
+        0.5 + sum * h / 3.0
+    }
+
+    fn reference(activation: Activation, x: f64) -> f64 {
+        match activation {
+            Activation::Gelu => x * normal_cdf(x),
+            Activation::Relu => x.max(0.0),
+        }
+    }
+
+    #[test]
+    fn agrees_with_the_reference_and_with_finite_differences() {
+        for activation in [Activation::Gelu, Activation::Relu] {
+            for n in [0, 1, 7, 130] {
+                let mut random = Random::new(n as u64);
+                let x = (random.tensor(&[n, 1]) * 3.0).unwrap();
+                let dy = random.tensor(&[n, 1]);
+                let (x64, dy64) = (wide(&x), wide(&dy));
+                let expected: Vec<f64> = x64.iter().map(|x| reference(activation, *x)).collect();
+                let y = forward(activation, &x).unwrap();
+                assert_close("y", &wide(&y), &expected);
+                let dx = wide(&backward(activation, &x, dy).unwrap());
+                for ((dx, x), dy) in dx.iter().zip(x64).zip(dy64) {
+                    let slope = slopes(&[x], |x| reference(activation, x[0]))[0];
+                    assert_close("dx", &[*dx], &[slope * dy]);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn threads_do_not_matter() {
+        let mut random = Random::new(3);
+        let (x, dy) = (random.tensor(&[70_000]), random.tensor(&[70_000]));
+        same_for_any_threads(|| {
+            let y = forward(Activation::Gelu, &x).unwrap();
+            vec![
+                y,
+                backward(Activation::Gelu, &x, dy.copy().unwrap()).unwrap(),
+            ]
+        });
+    }
+}

@@ -181,3 +181,82 @@ fn check(weights: &Tensor, gradient: Gradient<'_>, first: &Tensor, second: &Tens
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::kernels::testing::{Random, assert_close, same_for_any_threads, wide};
+
+    fn settings(step: u64) -> Settings {
+        Settings {
+            lr: 0.01,
+            beta1: 0.9,
+            beta2: 0.99,
+            eps: 1e-8,
+            weight_decay: 0.1,
+            step,
+            scale: 0.5,
+        }
+    }
+
+    #[test]
+    fn five_steps_agree_with_the_reference() {
+        let mut random = Random::new(1);
+        let weights = random.tensor(&[7, 5]);
+        let (first, second) = (
+            (weights.zeros_like()).unwrap(),
+            weights.zeros_like().unwrap(),
+        );
+        let (mut w, mut m, mut v) = (wide(&weights), vec![0.0; 35], vec![0.0; 35]);
+        for t in 1..=5 {
+            let gradient = random.tensor(&[7, 5]);
+            let s = settings(t);
+            step(s, &weights, Gradient::Dense(&gradient), &first, &second).unwrap();
+            for (i, gradient) in wide(&gradient).iter().enumerate() {
+                let g = gradient * s.scale;
+                w[i] -= s.lr * s.weight_decay * w[i];
+                m[i] = s.beta1 * m[i] + (1.0 - s.beta1) * g;
+                v[i] = s.beta2 * v[i] + (1.0 - s.beta2) * g * g;
+                let mean = m[i] / (1.0 - s.beta1.powi(t as i32));
+                let square: f64 = v[i] / (1.0 - s.beta2.powi(t as i32));
+                w[i] -= s.lr * mean / (square.sqrt() + s.eps);
+            }
+        }
+        assert_close("weights", &wide(&weights), &w);
+        assert_close("first moments", &wide(&first), &m);
+        assert_close("second moments", &wide(&second), &v);
+    }
+
+    #[test]
+    fn rows_move_a_table_as_the_dense_gradient_does() {
+        let mut random = Random::new(2);
+        let (height, width) = (5000, 9);
+        let start = random.tensor(&[height, width]);
+        let rows = [0u32, 3, 1820, 1821, 4999];
+        let values = random.tensor(&[rows.len(), width]);
+        let mut dense = vec![0.0; height * width];
+        for (row, values) in rows.iter().zip(read::<f32>(&values).unwrap().chunks(width)) {
+            dense[*row as usize * width..][..width].copy_from_slice(values);
+        }
+        let dense = crate::buffers::from_vec(dense, (height, width)).unwrap();
+        let run = |gradient: Gradient<'_>| {
+            let weights = start.copy().unwrap();
+            let (first, second) = (start.abs().unwrap(), start.sqr().unwrap());
+            for t in 1..=3 {
+                step(settings(t), &weights, gradient, &first, &second).unwrap();
+            }
+            vec![weights, first, second]
+        };
+        let (by_rows, by_all) = (
+            run(Gradient::Rows(&rows, &values)),
+            run(Gradient::Dense(&dense)),
+        );
+        for (a, b) in by_rows.iter().zip(&by_all) {
+            assert_eq!(wide(a), wide(b));
+        }
+        same_for_any_threads(|| run(Gradient::Rows(&rows, &values)));
+        let bad = Gradient::Rows(&[5000], &values);
+        assert!(step(settings(1), &start, bad, &start, &start).is_err());
+    }
+}

@@ -165,3 +165,82 @@ fn check(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Result<usiz
     }
     Ok(width)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::kernels::testing::{Random, assert_close, same_for_any_threads, slopes, wide};
+
+    fn reference(logits: &[f64], labels: &[u32], smoothing: f64, weights: &[f64]) -> f64 {
+        let width = weights.len();
+        let mut sum = 0.0;
+        for (logits, &label) in logits.chunks(width).zip(labels) {
+            let total: f64 = logits.iter().map(|x| x.exp()).sum();
+            let cost = |class: usize| weights[class] * (total.ln() - logits[class]);
+            let all: f64 = (0..width).map(cost).sum();
+            sum += (1.0 - smoothing) * cost(label as usize) + smoothing / width as f64 * all;
+        }
+        sum
+    }
+
+    #[test]
+    fn agrees_with_the_reference_and_with_finite_differences() {
+        for (n, width) in [(0, 3), (1, 1), (1, 2), (4, 31), (5, 65)] {
+            for (smoothing, weighted) in [(0.0, false), (0.5, false), (0.0, true), (0.3, true)] {
+                let mut random = Random::new((n * 100 + width) as u64);
+                let logits = random.tensor(&[n, width]);
+                let labels = random.ids(n, width);
+                let weights: Vec<f32> = (0..width).map(|i| 0.5 + i as f32 / 8.0).collect();
+                let settings = Settings {
+                    smoothing,
+                    class_weights: weighted.then_some(&weights),
+                };
+                let weights = |class: usize| {
+                    if weighted {
+                        f64::from(weights[class])
+                    } else {
+                        1.0
+                    }
+                };
+                let all: Vec<f64> = (0..width).map(weights).collect();
+                let wide_logits = wide(&logits);
+                let expected = reference(&wide_logits, &labels, smoothing, &all);
+                let loss = forward(&logits, &labels, settings).unwrap();
+                assert_close("loss", &[loss.sum], &[expected]);
+                let weight: f64 = labels.iter().map(|l| all[*l as usize]).sum();
+                assert_close("weight", &[loss.weight], &[weight]);
+                let (again, gradient) = forward_backward(logits, &labels, settings).unwrap();
+                assert_eq!(again, loss);
+                let expected = slopes(&wide_logits, |x| reference(x, &labels, smoothing, &all));
+                assert_close("dlogits", &wide(&gradient), &expected);
+            }
+        }
+    }
+
+    #[test]
+    fn large_logits_stay_finite_and_bad_labels_are_named() {
+        let logits = crate::buffers::from_vec(vec![1e4, -1e4, 0.0], (1, 3)).unwrap();
+        let loss = forward(&logits, &[1], Settings::default()).unwrap();
+        assert_eq!(loss.sum, 2e4);
+        let error = forward(&logits, &[3], Settings::default())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("label 3") && error.contains("3 classes"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn threads_do_not_matter() {
+        let mut random = Random::new(4);
+        let (logits, labels) = (random.tensor(&[500, 70]), random.ids(500, 70));
+        same_for_any_threads(|| {
+            let logits = logits.copy().unwrap();
+            let (loss, gradient) = forward_backward(logits, &labels, Settings::default()).unwrap();
+            let loss = crate::buffers::from_vec(vec![loss.sum as f32], 1).unwrap();
+            vec![gradient, loss]
+        });
+    }
+}

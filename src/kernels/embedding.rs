@@ -113,3 +113,74 @@ fn within(what: &str, ids: &[u32], count: usize) -> Result<()> {
         ),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::kernels::testing::{Random, assert_close, same_for_any_threads, wide};
+
+    #[test]
+    fn agrees_with_the_reference() {
+        for (count, width, num_words, num_types) in [(0, 3, 2, 2), (1, 1, 1, 1), (900, 5, 4, 300)] {
+            let mut random = Random::new(count as u64);
+            let (word, types) = (
+                random.tensor(&[num_words, width]),
+                random.tensor(&[num_types, width]),
+            );
+            let (ids, type_ids) = (random.ids(count, num_words), random.ids(count, num_types));
+            let x = forward(&word, &types, &ids, &type_ids).unwrap();
+            let (word64, types64) = (wide(&word), wide(&types));
+            let mut expected = Vec::new();
+            for (&id, &type_id) in ids.iter().zip(&type_ids) {
+                for column in 0..width {
+                    let word = word64[id as usize * width + column];
+                    expected.push(word + types64[type_id as usize * width + column]);
+                }
+            }
+            assert_close("x", &wide(&x), &expected);
+            let dx = random.tensor(&[count, width]);
+            let skip = 1;
+            let (rows, values) = scatter(&dx, &ids, Some(skip)).unwrap();
+            assert!(rows.windows(2).all(|w| w[0] < w[1]) && !rows.contains(&skip));
+            let dx = wide(&dx);
+            let mut expected = vec![0.0; num_words * width];
+            let mut found = expected.clone();
+            for (token, &id) in ids.iter().enumerate().filter(|(_, id)| **id != skip) {
+                for column in 0..width {
+                    expected[id as usize * width + column] += dx[token * width + column];
+                }
+            }
+            for (row, values) in rows.iter().zip(wide(&values).chunks(width)) {
+                found[*row as usize * width..][..width].copy_from_slice(values);
+            }
+            assert_close("dword", &found, &expected);
+        }
+    }
+
+    #[test]
+    fn an_id_beyond_the_table_is_named() {
+        let mut random = Random::new(1);
+        let (word, types) = (random.tensor(&[3, 2]), random.tensor(&[4, 2]));
+        let error = forward(&word, &types, &[0, 2], &[1, 4])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("token type id 4 at position 1") && error.contains("has 4"),
+            "{error}"
+        );
+        assert!(
+            forward(&word, &types, &[3], &[0])
+                .unwrap_err()
+                .to_string()
+                .contains("token id 3")
+        );
+    }
+
+    #[test]
+    fn threads_do_not_matter() {
+        let mut random = Random::new(2);
+        let (dx, ids) = (random.tensor(&[3000, 9]), random.ids(3000, 5));
+        same_for_any_threads(|| vec![scatter(&dx, &ids, None).unwrap().1]);
+    }
+}

@@ -19,3 +19,24 @@ pub fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
         .map(|chunk| f64::from(vectorized(|| dot(chunk, chunk))));
     Ok(sums.collect::<Vec<f64>>().iter().sum())
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::kernels::testing::{Random, same_for_any_threads, wide};
+
+    #[test]
+    fn agrees_with_the_reference_on_any_number_of_threads() {
+        for count in [0, 1, 33, 100_001] {
+            let x = Random::new(count as u64).tensor(&[count]);
+            let expected: f64 = wide(&x).iter().map(|x| x * x).sum();
+            let found = sum_of_squares(&x).unwrap();
+            assert!((found - expected).abs() <= 1e-6 * expected.max(1.0));
+            same_for_any_threads(|| {
+                let sum = sum_of_squares(&x).unwrap();
+                vec![crate::buffers::from_vec(vec![sum as f32], 1).unwrap()]
+            });
+        }
+    }
+}

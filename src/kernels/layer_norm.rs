@@ -226,3 +226,97 @@ fn drop_rows(dropout: &Dropout, from: &[f32], to: &mut [f32], width: usize) {
         });
     });
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::kernels::dropout::DropoutKey;
+    use crate::kernels::testing::{
+        Random, assert_close, inner, same_for_any_threads, slopes, target, wide,
+    };
+
+    const EPS: f64 = 1e-6;
+
+    fn reference(x: &[f64], residual: &[f64], w: &[f64], b: &[f64], mask: &[f64]) -> Vec<f64> {
+        let width = w.len();
+        let mut y = Vec::new();
+        for row in 0..x.len() / width {
+            let at = row * width..(row + 1) * width;
+            let z: Vec<f64> = at.map(|i| residual[i] + x[i] * mask[i]).collect();
+            let mean = z.iter().sum::<f64>() / width as f64;
+            let variance = z.iter().map(|z| (z - mean).powi(2)).sum::<f64>() / width as f64;
+            let deviation = (variance + EPS).sqrt();
+            y.extend((0..width).map(|i| (z[i] - mean) / deviation * w[i] + b[i]));
+        }
+        y
+    }
+
+    fn mask(dropout: Option<&Dropout>, n: usize, width: usize) -> Vec<f64> {
+        let mut mask = vec![1.0f32; n * width];
+        if let Some(dropout) = dropout {
+            for (row, mask) in mask.chunks_exact_mut(width).enumerate() {
+                dropout.apply(row, mask);
+            }
+        }
+        mask.into_iter().map(f64::from).collect()
+    }
+
+    fn case(n: usize, width: usize, dropout: Option<&Dropout>) {
+        let mut random = Random::new((n * 1000 + width) as u64);
+        let (x, residual) = (random.tensor(&[n, width]), random.tensor(&[n, width]));
+        let (w, b) = (random.tensor(&[width]), random.tensor(&[width]));
+        let dy = random.tensor(&[n, width]);
+        let [x64, r64, w64, b64, dy64] = [&x, &residual, &w, &b, &dy].map(wide);
+        let mask = mask(dropout, n, width);
+        let norm = Norm {
+            weight: &w,
+            bias: &b,
+            eps: EPS,
+        };
+        let (y, saved) = forward(norm, x, Some(&residual), dropout).unwrap();
+        assert_close("y", &wide(&y), &reference(&x64, &r64, &w64, &b64, &mask));
+        let (dw, db) = (target(&[width], 2.0), target(&[width], 0.0));
+        let gradients = backward(&w, &saved, dy, dropout, &dw, &db).unwrap();
+        let loss = |x: &[f64], r: &[f64], w: &[f64], b: &[f64]| {
+            inner(&reference(x, r, w, b, &mask), &dy64)
+        };
+        let expected = slopes(&x64, |x| loss(x, &r64, &w64, &b64));
+        assert_close("dx", &wide(&gradients.x), &expected);
+        let expected = slopes(&r64, |r| loss(&x64, r, &w64, &b64));
+        assert_close("dresidual", &wide(&gradients.residual), &expected);
+        let expected = slopes(&w64, |w| loss(&x64, &r64, w, &b64));
+        let expected: Vec<f64> = expected.iter().map(|x| x + 2.0).collect();
+        assert_close("dweight onto twos", &wide(&dw.tensor), &expected);
+        let expected = slopes(&b64, |b| loss(&x64, &r64, &w64, b));
+        assert_close("dbias", &wide(&db.tensor), &expected);
+    }
+
+    #[test]
+    fn agrees_with_the_reference_and_with_finite_differences() {
+        let key = DropoutKey { seed: 3, step: 4 };
+        let dropout = Dropout::new(0.3, Some(key), 5);
+        for (n, width) in [(0, 3), (1, 2), (5, 7), (3, 33)] {
+            case(n, width, None);
+            case(n, width, dropout.as_ref());
+        }
+    }
+
+    #[test]
+    fn threads_do_not_matter() {
+        let mut random = Random::new(6);
+        let (x, dy) = (random.tensor(&[901, 40]), random.tensor(&[901, 40]));
+        let (w, b) = (random.tensor(&[40]), random.tensor(&[40]));
+        same_for_any_threads(|| {
+            let norm = Norm {
+                weight: &w,
+                bias: &b,
+                eps: EPS,
+            };
+            let (y, saved) = forward(norm, x.copy().unwrap(), None, None).unwrap();
+            let (dw, db) = (target(&[40], 0.0), target(&[40], 0.0));
+            let dx = backward(&w, &saved, dy.copy().unwrap(), None, &dw, &db).unwrap();
+            vec![y, dx.x, dw.tensor, db.tensor]
+        });
+    }
+}

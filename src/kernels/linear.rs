@@ -153,3 +153,92 @@ fn shapes(x: &Tensor, weight: &Tensor) -> Result<(usize, usize, usize)> {
     }
     Ok((n, inner, outer))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::kernels::testing::{
+        Random, assert_close, inner, same_for_any_threads, slopes, target, wide,
+    };
+
+    /// x [n, i], w [o, i], b [o] → [n, o]
+    fn reference(x: &[f64], w: &[f64], b: &[f64], i: usize) -> Vec<f64> {
+        let rows = x.chunks(i);
+        let row =
+            |x: &[f64]| -> Vec<f64> { w.chunks(i).zip(b).map(|(w, b)| inner(x, w) + b).collect() };
+        rows.flat_map(row).collect()
+    }
+
+    #[test]
+    fn agrees_with_the_reference_and_with_finite_differences() {
+        for (n, i, o) in [(1, 1, 1), (3, 5, 2), (2, 4, 7), (9, 3, 33)] {
+            let mut random = Random::new((n * 100 + i * 10 + o) as u64);
+            let (x, w, b) = (
+                random.tensor(&[n, i]),
+                random.tensor(&[o, i]),
+                random.tensor(&[o]),
+            );
+            let dy = random.tensor(&[n, o]);
+            let y = forward(&x, &w, Some(&b)).unwrap();
+            let (x64, w64, b64, dy64) = (wide(&x), wide(&w), wide(&b), wide(&dy));
+            assert_close("y", &wide(&y), &reference(&x64, &w64, &b64, i));
+            let dx = backward_input(&dy, &w).unwrap();
+            let loss = |x: &[f64], w: &[f64], b: &[f64]| inner(&reference(x, w, b, i), &dy64);
+            assert_close("dx", &wide(&dx), &slopes(&x64, |x| loss(x, &w64, &b64)));
+            let (dw, db) = (target(&[o, i], 0.0), target(&[o], 1.0));
+            backward_weight(&dy, &x, &dw).unwrap();
+            backward_bias(&dy, &db).unwrap();
+            assert_close(
+                "dw",
+                &wide(&dw.tensor),
+                &slopes(&w64, |w| loss(&x64, w, &b64)),
+            );
+            let expected: Vec<f64> = slopes(&b64, |b| loss(&x64, &w64, b))
+                .iter()
+                .map(|x| x + 1.0)
+                .collect();
+            assert_close("db onto ones", &wide(&db.tensor), &expected);
+        }
+    }
+
+    #[test]
+    fn no_rows_give_no_rows_and_zero_gradients() {
+        let mut random = Random::new(1);
+        let (x, w, b) = (
+            random.tensor(&[0, 4]),
+            random.tensor(&[3, 4]),
+            random.tensor(&[3]),
+        );
+        let y = forward(&x, &w, Some(&b)).unwrap();
+        assert_eq!(y.dims(), [0, 3]);
+        let (dw, db) = (target(&[3, 4], 0.0), target(&[3], 0.0));
+        backward_weight(&y, &x, &dw).unwrap();
+        backward_bias(&y, &db).unwrap();
+        assert_eq!(backward_input(&y, &w).unwrap().dims(), [0, 4]);
+        assert_eq!(
+            (wide(&dw.tensor), wide(&db.tensor)),
+            (vec![0.0; 12], vec![0.0; 3])
+        );
+        assert!(forward(&x, &random.tensor(&[3, 5]), None).is_err());
+        assert!(forward(&x, &w, Some(&random.tensor(&[4]))).is_err());
+    }
+
+    #[test]
+    fn threads_do_not_matter() {
+        let mut random = Random::new(2);
+        let (x, w, b) = (
+            random.tensor(&[701, 65]),
+            random.tensor(&[130, 65]),
+            random.tensor(&[130]),
+        );
+        let dy = random.tensor(&[701, 130]);
+        same_for_any_threads(|| {
+            let (dw, db) = (target(&[130, 65], 0.0), target(&[130], 0.0));
+            backward_weight(&dy, &x, &dw).unwrap();
+            backward_bias(&dy, &db).unwrap();
+            let (y, dx) = (forward(&x, &w, Some(&b)), backward_input(&dy, &w));
+            vec![y.unwrap(), dx.unwrap(), dw.tensor, db.tensor]
+        });
+    }
+}
