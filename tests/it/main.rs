@@ -5,5 +5,6 @@ mod golden_model;
 mod golden_tokenize;
 mod hostile_h5ad;
 mod layering;
+mod model;
 mod shared;
 mod torture;
