@@ -11,8 +11,9 @@ use std::io::{Read, Seek, SeekFrom};
 use hdf5_pure::{CompoundMember, Dataset, Datatype};
 
 use super::H5adError;
+use super::array::type_name;
 use super::column::Column;
-use super::container::{Container, type_name};
+use super::container::Container;
 use super::number::Number;
 use super::table::numbers;
 
@@ -36,7 +37,7 @@ impl Compound {
     ) -> Result<Compound, H5adError> {
         let shape = container.shape(key, dataset)?;
         let datatype = dataset.datatype().map_err(|e| container.failed(key, e))?;
-        container.check_filters(key, dataset)?;
+        container.check_storage(key, dataset)?;
         match (datatype, shape.as_slice()) {
             (Datatype::Compound { size, members }, [rows]) => Ok(Compound {
                 key: key.to_owned(),

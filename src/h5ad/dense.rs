@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::container::{Array, Container};
+use super::array::Array;
+use super::container::Container;
 use super::rows::{Rows, Stop};
 use super::{H5adError, ValuePolicy};
 

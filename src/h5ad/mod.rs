@@ -16,6 +16,7 @@
 //! in memory is the row pointer of the matrix and the gene names. Every number that comes from
 //! the file is checked before it is used as a place or a size.
 
+mod array;
 mod chunks;
 mod column;
 mod compound;

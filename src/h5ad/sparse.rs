@@ -9,7 +9,8 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::container::{Array, Attributes, Container};
+use super::array::Array;
+use super::container::{Attributes, Container};
 use super::rows::{Refused, Rows, Stop};
 use super::{H5adError, ValuePolicy};
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use super::H5adError;
+use super::array::type_name;
 use super::column::Column;
 use super::compound::Compound;
-use super::container::{Container, Node, type_name};
+use super::container::{Container, Node};
 use super::number::{Kind, Number};
 
 /// A table of the file.
@@ -273,7 +274,7 @@ fn read_array(container: &Container, key: &str) -> Result<Column, H5adError> {
         let texts = container.strings(key, &dataset)?;
         return Ok(Column::Texts(texts.into_iter().map(Some).collect()));
     };
-    container.check_filters(key, &dataset)?;
+    container.check_storage(key, &dataset)?;
     let raw = dataset.read_raw().map_err(|e| container.failed(key, e))?;
     Ok(numbers(number, &raw))
 }
