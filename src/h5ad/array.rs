@@ -190,7 +190,7 @@ impl Container {
             {
                 let what = format!(
                     "a chunk of {bytes} bytes lies at byte {start} of a file of {} bytes",
-                    self.bytes
+                    self.bytes()
                 );
                 return Err(self.invalid(key, what));
             }
@@ -218,7 +218,7 @@ impl Container {
 
     /// The most that any data set of this file can hold.
     fn most_bytes(&self) -> u64 {
-        self.bytes
+        self.bytes()
             .saturating_mul(MOST_COMPRESSION)
             .max(MOST_UNWRITTEN_BYTES)
     }
@@ -237,7 +237,7 @@ impl Container {
                 format!(
                     "declares a shape of {shape:?} with {element} bytes each, which a file of \
                      {} bytes cannot hold",
-                    self.bytes
+                    self.bytes()
                 ),
             )),
         }
