@@ -10,20 +10,6 @@ pub(super) fn named<T: DeserializeOwned>(name: &str) -> Result<T, Error> {
     T::deserialize(name)
 }
 
-/// Learning rate after warm-up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ScheduleType {
-    /// Falls in a line to 0.
-    Linear,
-    /// Falls along half a cosine to 0.
-    Cosine,
-    /// Stays.
-    Constant,
-    /// Falls with the inverse square root of the step.
-    InverseSqrt,
-}
-
 /// Where to compute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

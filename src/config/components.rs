@@ -7,6 +7,8 @@ use super::settings::RunConfig;
 use crate::file::read_json;
 use crate::h5ad::{OpenOptions, ValuePolicy};
 use crate::loader::{LoaderConfig, MlmConfig, SamplerConfig, Shuffle};
+use crate::model::GeneBertConfig;
+use crate::optim::{AdamWConfig, ScheduleConfig};
 use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
@@ -29,6 +31,10 @@ const FREE_ON_RESUME: [&str; 16] = [
     "device",
     "use_flash_attn",
 ];
+
+/// The model's configuration in a checkpoint folder.
+const CONFIG_FILE: &str = "config.json";
+const DEFAULT_EPOCHS: f64 = 3.0;
 
 impl RunConfig {
     /// How the h5ad files are opened.
@@ -129,6 +135,89 @@ impl RunConfig {
         }
     }
 
+    /// The shape of the model: built in, from a config file, or from a checkpoint folder; its
+    /// vocabulary's sizes are as they stand there.
+    ///
+    /// # Errors
+    /// No such model, a config that cannot be used, or one that the overrides do not fit.
+    pub fn model_config(&self) -> Result<GeneBertConfig, ConfigError> {
+        let wrong = |e| ConfigError::Model(Box::new(e));
+        let mut config = match (&self.pretrained_model_path, &self.model_arch) {
+            (Some(path), None) => {
+                let file = if path.is_dir() {
+                    path.join(CONFIG_FILE)
+                } else {
+                    path.clone()
+                };
+                GeneBertConfig::from_file(&file).map_err(wrong)?
+            }
+            (None, Some(name)) => GeneBertConfig::built_in(name).map_err(wrong)?,
+            _ => return Err(ConfigError::NoModel),
+        };
+        let has_weights = self
+            .pretrained_model_path
+            .as_ref()
+            .is_some_and(|path| path.is_dir());
+        for (key, asked, has) in [
+            (
+                "num_hidden_layers",
+                self.num_hidden_layers,
+                &mut config.num_hidden_layers,
+            ),
+            (
+                "num_attention_heads",
+                self.num_attention_heads,
+                &mut config.num_attention_heads,
+            ),
+        ] {
+            let Some(asked) = asked else { continue };
+            if has_weights && asked != *has {
+                return Err(ConfigError::Override {
+                    key,
+                    asked,
+                    has: *has,
+                });
+            }
+            *has = asked;
+        }
+        let sized = config.clone().with_vocabulary(config.pad_token_id + 1, 1);
+        sized.validate().map_err(wrong)?;
+        Ok(config)
+    }
+
+    /// The optimizer's numbers.
+    pub fn adamw_config(&self) -> AdamWConfig {
+        AdamWConfig {
+            beta1: self.adam_beta1,
+            beta2: self.adam_beta2,
+            eps: self.adam_epsilon,
+            weight_decay: self.weight_decay,
+        }
+    }
+
+    /// The learning rate of each of `total_steps` optimizer steps.
+    pub fn schedule_config(&self, total_steps: u64) -> ScheduleConfig {
+        let (rate, schedule) = (self.learning_rate, self.lr_scheduler_type);
+        match self.warmup_steps {
+            Some(warmup_steps) => ScheduleConfig {
+                learning_rate: rate,
+                warmup_steps,
+                schedule,
+            },
+            None => {
+                ScheduleConfig::with_warmup_ratio(rate, self.warmup_ratio, total_steps, schedule)
+            }
+        }
+    }
+
+    /// Epochs to train for; `None` where `max_steps` says when to stop.
+    pub fn epochs(&self) -> Option<f64> {
+        match self.max_steps {
+            Some(_) => None,
+            None => Some(self.num_train_epochs.unwrap_or(DEFAULT_EPOCHS)),
+        }
+    }
+
     /// Names of the settings that differ from those of the run that `saved` it and without which
     /// it cannot go on as if never interrupted. Paths may differ (files may have been moved): the
     /// fingerprints of what they hold are checked where they are opened.
@@ -193,6 +282,63 @@ mod tests {
         }
         config.bin_edges = Some(vec![1.0]);
         assert!(config.tokenize_config().is_err());
+    }
+
+    #[test]
+    fn models_come_from_a_name_a_file_or_a_checkpoint() {
+        let dir = tempfile::tempdir().unwrap();
+        let json = r#"{"dim": 32, "n_heads": 4, "hidden_dim": 64, "n_layers": 3}"#;
+        std::fs::write(dir.path().join("config.json"), json).unwrap();
+        let config = |settings: Settings| {
+            settings
+                .with_defaults()
+                .model_config()
+                .map_err(|e| e.to_string())
+        };
+        let at = |path: &std::path::Path| Settings {
+            pretrained_model_path: Some(path.to_owned()),
+            ..Settings::default()
+        };
+        let file = dir.path().join("config.json");
+        assert_eq!(config(at(&file)).unwrap().num_hidden_layers, 3);
+        let deeper = Settings {
+            num_hidden_layers: Some(5),
+            ..at(&file)
+        };
+        assert_eq!(config(deeper).unwrap().num_hidden_layers, 5);
+        assert_eq!(config(at(dir.path())).unwrap().num_hidden_layers, 3);
+        let deeper = Settings {
+            num_hidden_layers: Some(5),
+            ..at(dir.path())
+        };
+        assert!(config(deeper).unwrap_err().contains("hint: "));
+        let heads = Settings {
+            num_attention_heads: Some(5),
+            ..at(&file)
+        };
+        assert!(config(heads).unwrap_err().contains("num_attention_heads"));
+        for name in GeneBertConfig::built_in_names() {
+            let named = Settings {
+                model_arch: Some(name.to_owned()),
+                ..Settings::default()
+            };
+            assert!(config(named).is_ok(), "{name}");
+        }
+        assert!(config(Settings::default()).is_err());
+    }
+
+    #[test]
+    fn warm_up_by_share_or_by_steps() {
+        let mut config = RunConfig {
+            warmup_ratio: 0.1,
+            ..RunConfig::default()
+        };
+        assert_eq!(config.schedule_config(101).warmup_steps, 11);
+        config.warmup_steps = Some(7);
+        assert_eq!(config.schedule_config(101).warmup_steps, 7);
+        assert_eq!(config.epochs(), Some(3.0));
+        config.max_steps = Some(5);
+        assert_eq!(config.epochs(), None);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod settings;
 mod spelling;
 mod validate;
 
-pub use choices::{Device, ScheduleType};
+pub use choices::Device;
 pub use resolve::{ConfigError, Resume, RunFlags};
 pub use settings::{RunConfig, Settings};
 pub use spelling::nearest;

@@ -52,6 +52,26 @@ pub enum ConfigError {
         "not one kind of bins is set\nhint: set exactly one of bin_edges, bin_edges_path, quantile_bins"
     )]
     NoBins,
+    /// The model's configuration cannot be used.
+    #[error(transparent)]
+    Model(Box<crate::model::ConfigError>),
+    /// No model is named, or more than one.
+    #[error("no model is set\nhint: set one of pretrained_model_path and model_arch")]
+    NoModel,
+    /// A checkpoint with weights that do not fit the shape asked for.
+    #[error(
+        "setting {key}: {asked} was asked for, but the checkpoint's weights have {has}\n\
+             hint: leave {key} out, or name a config file instead of the checkpoint to start \
+             from random weights"
+    )]
+    Override {
+        /// The setting.
+        key: &'static str,
+        /// Its value.
+        asked: usize,
+        /// What the weights have.
+        has: usize,
+    },
     /// A setting that TOML cannot hold.
     #[error("the settings cannot be written as TOML")]
     Write(#[from] toml::ser::Error),

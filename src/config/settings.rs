@@ -9,9 +9,10 @@ use std::path::PathBuf;
 use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{Device, ScheduleType, named};
+use super::choices::{Device, named};
 use crate::h5ad::MatrixKey;
 use crate::loader::{AbsentGeneSampling, Shuffle};
+use crate::optim::Schedule;
 use crate::tokenize::{Compat, GeneOrder, Transform, UnknownPhenotype};
 
 const DATA: &str = "Data";
@@ -225,9 +226,9 @@ settings! {
     /// Learning rate after warm-up: linear, cosine, constant or inverse_sqrt [default: linear]
     #[arg(
         long, help_heading = TRAINING, value_name = "SCHEDULE",
-        value_parser = named::<ScheduleType>
+        value_parser = named::<Schedule>
     )]
-    lr_scheduler_type (ScheduleType): ScheduleType = ScheduleType::Linear;
+    lr_scheduler_type (Schedule): Schedule = Schedule::Linear;
     /// Share of the steps that warm up [default: 0]
     #[arg(long, help_heading = TRAINING, value_name = "SHARE")]
     warmup_ratio (f64): f64 = 0.0;

@@ -8,6 +8,8 @@ use std::fmt;
 
 use super::choices::Device;
 use super::settings::RunConfig;
+use super::spelling::nearest;
+use crate::model::GeneBertConfig;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -204,13 +206,26 @@ impl RunConfig {
         let key = "pretrained_model_path, model_arch";
         match (&self.pretrained_model_path, &self.model_arch) {
             (None, None) => {
-                let remedy = "set one: a config file or checkpoint folder, or a built-in config";
+                let names = GeneBertConfig::built_in_names().join(", ");
+                let remedy =
+                    format!("set one, such as --model_arch quickstart (built in: {names})");
                 checks.push(key, "neither is set", remedy);
             }
             (Some(_), Some(_)) => {
                 checks.push(key, "both are set", "keep one of them");
             }
-            _ => {}
+            (None, Some(name)) => {
+                let names = GeneBertConfig::built_in_names();
+                if !names.contains(&name.as_str()) {
+                    let what = format!("no built-in model is called `{name}`");
+                    let remedy = match nearest(name, names.iter().copied()) {
+                        Some(name) => format!("did you mean {name}?"),
+                        None => format!("there are {}", names.join(", ")),
+                    };
+                    checks.push("model_arch", what, remedy);
+                }
+            }
+            (Some(_), None) => {}
         }
         checks.at_least_one(
             "num_hidden_layers",
@@ -356,7 +371,7 @@ mod tests {
             train_data_paths: Some(vec!["a.h5ad".into()]),
             output_dir: Some("out".into()),
             bin_edges: Some(vec![0.1, 1.0]),
-            model_arch: Some("tiny".into()),
+            model_arch: Some("quickstart".into()),
             included_phenotypes: Some(vec!["cell_type".into(), "sex".into()]),
             ..Settings::default()
         }
@@ -408,6 +423,10 @@ mod tests {
         assert_eq!(
             problems(|c| c.model_arch = None),
             ["pretrained_model_path, model_arch"]
+        );
+        assert_eq!(
+            problems(|c| c.model_arch = Some("x".into())),
+            ["model_arch"]
         );
         let length = "num_train_epochs, max_steps";
         assert_eq!(

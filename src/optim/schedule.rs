@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// What follows the warm-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
+#[serde(rename_all = "snake_case")]
 pub enum Schedule {
     /// Falls in a line to 0 at the last step.
     #[default]
@@ -13,8 +13,10 @@ pub enum Schedule {
     /// Falls as half a cosine to 0 at the last step.
     Cosine,
     /// Stays.
+    #[serde(alias = "constant_with_warmup")]
     Constant,
     /// Falls as 1/√step from the end of the warm-up (from 10,000 steps on, where there is none).
+    #[serde(alias = "inverse-sqrt")]
     InverseSqrt,
 }
 
@@ -28,7 +30,7 @@ impl std::str::FromStr for Schedule {
             "constant" | "constant-with-warmup" => Ok(Self::Constant),
             "inverse-sqrt" => Ok(Self::InverseSqrt),
             _ => Err(format!(
-                "`{text}` is no schedule: there are linear, cosine, constant, inverse-sqrt"
+                "`{text}` is no schedule: there are linear, cosine, constant, inverse_sqrt"
             )),
         }
     }
@@ -40,7 +42,7 @@ impl std::fmt::Display for Schedule {
             Self::Linear => "linear",
             Self::Cosine => "cosine",
             Self::Constant => "constant",
-            Self::InverseSqrt => "inverse-sqrt",
+            Self::InverseSqrt => "inverse_sqrt",
         })
     }
 }
