@@ -5,6 +5,7 @@
 //! look. Exit codes: 0; 1 for what the user can put right (also bad flags); 2 for our own faults.
 
 pub mod arguments;
+mod bench;
 mod check;
 pub mod failure;
 mod info;
@@ -28,6 +29,8 @@ pub struct Cli {
 /// The subcommands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Measure how fast the parts are on this machine and these files
+    Bench(bench::BenchArgs),
     /// Check the settings of a run and print them all, without running it
     Check(Box<check::CheckArgs>),
     /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
@@ -37,6 +40,7 @@ pub enum Command {
 impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
+            Self::Bench(args) => bench::run(&args),
             Self::Check(args) => check::run(*args),
             Self::Info(args) => info::run(args),
         }

@@ -34,6 +34,7 @@ mod state;
 mod stream;
 #[cfg(test)]
 mod tests;
+pub mod throughput;
 
 pub use batch::{BatchPlan, Tail};
 pub use collator::{CollatedCell, Collator, PlainCollator};

@@ -419,6 +419,25 @@ fn genes_are_counted_over_an_even_share_of_the_cells() {
 }
 
 #[test]
+fn throughput_counts_every_cell_and_value() {
+    let tokenizer = fixture::tokenizer(NUM_GENES);
+    let cells = Cells::new("cells_0.h5ad", 90);
+    let bound = Arc::new(tokenizer.bind(&cells).unwrap());
+    let sources = [(Arc::new(cells) as Arc<dyn CellSource>, bound)];
+    let sampler = Sampler::new(SamplerConfig::default(), Selection::All, 90).unwrap();
+    for threads in [1, 2] {
+        let pass = throughput::measure(&sources, &sampler, threads, 2)
+            .unwrap()
+            .unwrap();
+        assert_eq!(
+            (pass.num_threads, pass.cells, pass.non_zeros),
+            (threads, 90, 90 * 20)
+        );
+        assert_eq!(pass.tokens, 90 * 22);
+    }
+}
+
+#[test]
 fn settings_that_cannot_work_are_refused() {
     let data = sizes(&[5]);
     for config in [

@@ -5,6 +5,7 @@ mod golden_model;
 mod golden_tokenize;
 mod hostile_h5ad;
 mod layering;
+mod loading;
 mod model;
 mod shared;
 mod torture;

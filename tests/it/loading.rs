@@ -1,0 +1,172 @@
+//! From files to batches: the loader on h5ad files, and `gene-bert bench read`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+
+use gene_bert::cell::{CellSource, CsrBlock, PackedBatch};
+use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
+use gene_bert::h5ad::{H5ad, OpenOptions};
+use gene_bert::loader::{
+    DataSet, Loader, LoaderConfig, LoaderError, MlmCollator, MlmConfig, Sampler, SamplerConfig,
+    Selection,
+};
+use gene_bert::prepare::simulate::simulate;
+use gene_bert::tokenize::{TokenizeConfig, Tokenizer};
+use gene_bert::vocab::{GeneVocab, PhenotypeVocab, Repeats, Vocabulary};
+
+/// The files as one data set, with one phenotype, and its vocabulary.
+fn data_set(paths: &[PathBuf], phenotype: Option<&str>) -> (Arc<DataSet>, Arc<Vocabulary>) {
+    let open = |path: &PathBuf| H5ad::open(path, &OpenOptions::default()).unwrap();
+    let files: Vec<H5ad> = paths.iter().map(open).collect();
+    let mut genes: Vec<String> = files.iter().flat_map(|f| f.gene_ids().to_vec()).collect();
+    genes.sort();
+    genes.dedup();
+    let mut phenotypes = PhenotypeVocab::new(Default::default(), Repeats::Refused).unwrap();
+    for (file, category) in files.iter().flat_map(|file| phenotype.map(|p| (file, p))) {
+        let labels = file.obs_labels(category).unwrap();
+        phenotypes = phenotypes.with_values([(category, &labels)]).unwrap();
+    }
+    let genes = GeneVocab::new(genes, None).unwrap();
+    let vocabulary = Arc::new(Vocabulary::new(phenotypes, genes, 1));
+    let included_phenotypes = phenotype.map(str::to_owned).into_iter().collect();
+    let config = TokenizeConfig {
+        included_phenotypes,
+        ..TokenizeConfig::default()
+    };
+    let tokenizer = Tokenizer::new(Arc::clone(&vocabulary), config).unwrap();
+    let bind = |file: H5ad| {
+        let bound = Arc::new(tokenizer.bind(&file).unwrap());
+        (Arc::new(file) as Arc<dyn CellSource>, bound)
+    };
+    (
+        Arc::new(DataSet::new(files.into_iter().map(bind).collect())),
+        vocabulary,
+    )
+}
+
+fn loader(data: &Arc<DataSet>, vocabulary: &Vocabulary, num_workers: usize) -> Loader {
+    let plan = SamplerConfig {
+        block_cells: 8,
+        buffer_cells: 64,
+        ..SamplerConfig::default()
+    };
+    let sampler = Sampler::new(plan, Selection::All, data.len()).unwrap();
+    let masks = MlmCollator::training(vocabulary, &MlmConfig::default(), 1, None).unwrap();
+    let config = LoaderConfig {
+        num_workers,
+        batch_cells: 7,
+        ..LoaderConfig::default()
+    };
+    Loader::new(Arc::clone(data), sampler, Arc::new(masks), config).unwrap()
+}
+
+#[test]
+fn files_of_different_genes_are_one_data_set() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = simulate(dir.path(), 3, 300).unwrap();
+    let (data, vocabulary) = data_set(&paths, Some("cell_type"));
+    let epoch = |workers| -> Vec<PackedBatch> {
+        let mut loader = loader(&data, &vocabulary, workers);
+        std::iter::from_fn(|| loader.next_batch().unwrap()).collect()
+    };
+    let batches = epoch(0);
+    assert_eq!(batches, epoch(4));
+    let mut cells: Vec<u64> = batches
+        .iter()
+        .flat_map(|batch| batch.cells.clone())
+        .collect();
+    cells.sort_unstable();
+    assert_eq!(cells, (0..300).collect::<Vec<_>>());
+    // A gene asked for as not expressed is one that the cell's own file measures.
+    let bin_0 = vocabulary.bin_id(0).0;
+    let mut asked = 0;
+    for batch in &batches {
+        for label in batch.labels.iter().filter(|label| label.token == bin_0) {
+            let token_type = batch.token_type_ids[label.position as usize];
+            let gene = vocabulary.type_gene(token_type).unwrap().0;
+            let at = batch
+                .cu_seqlens
+                .partition_point(|start| *start <= label.position)
+                - 1;
+            let (source, _) = data.locate(batch.cells[at]).unwrap();
+            let measured = data.bound(source).unwrap().measured_genes();
+            assert!(measured.binary_search(&gene).is_ok());
+            asked += 1;
+        }
+    }
+    assert!(asked > 100);
+}
+
+#[test]
+fn a_bad_value_deep_in_a_file_is_named_by_the_loader() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("bad.h5ad");
+    let mut values = vec![1.0; 200];
+    values[150] = f32::NAN;
+    let columns = (0..200).map(|row| row % 5).collect();
+    let data = AnnData {
+        x: CsrBlock::new((200, 5), (0..=200).collect(), columns, values),
+        value_type: ValueType::Float32,
+        layers: Vec::new(),
+        cell_names: (0..200).map(|row| format!("cell_{row}")).collect(),
+        obs: Vec::new(),
+        gene_ids: (0..5).map(|gene| format!("GENE{gene}")).collect(),
+        var: Vec::new(),
+    };
+    write_h5ad(&path, &data).unwrap();
+    let (data, vocabulary) = data_set(&[path], None);
+    for workers in [0, 3] {
+        let mut loader = loader(&data, &vocabulary, workers);
+        let error = std::iter::from_fn(|| loader.next_batch().transpose())
+            .find_map(Result::err)
+            .expect("the bad value is found");
+        assert!(matches!(error, LoaderError::Read { .. }));
+        let cause = std::error::Error::source(&error).unwrap().to_string();
+        for part in ["bad.h5ad", "150", "GENE0"] {
+            assert!(cause.contains(part), "`{part}` is not in: {cause}");
+        }
+    }
+}
+
+fn bench_read(folder: &Path, flags: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
+        .args(["bench", "read", "simulated_{1,2}.h5ad"])
+        .args(flags.split_whitespace())
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+#[test]
+fn bench_read_prints_a_row_for_each_number_of_threads() {
+    let dir = tempfile::tempdir().unwrap();
+    simulate(dir.path(), 3, 60).unwrap();
+    let flags = "--bin-edges 0.1 --threads 2 --passes 1 --included_phenotypes sex cell_type";
+    let output = bench_read(dir.path(), flags);
+    let text = String::from_utf8(output.stdout).unwrap();
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{text}{error}");
+    let rows: Vec<Vec<&str>> = text
+        .lines()
+        .map(|row| row.split_whitespace().collect())
+        .collect();
+    assert_eq!(rows.len(), 3, "{text}");
+    assert_eq!(
+        (rows[1][0], rows[1][1], rows[2][0], rows[2][1]),
+        ("1", "60", "2", "60")
+    );
+    for (flags, part) in [
+        ("", "bin"),
+        ("--bin-edges 0.1 --included-phenotypes colour", "colour"),
+    ] {
+        let output = bench_read(dir.path(), flags);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(
+            error.starts_with("error: ") && error.contains(part),
+            "{error}"
+        );
+    }
+}
