@@ -232,7 +232,7 @@ impl Report {
     }
 
     fn check_matrix(&mut self, name: &str, matrix: &Matrix, scan: &Scan) {
-        let by_column = matches!(matrix, Matrix::Sparse { sparse, .. } if sparse.by_column());
+        let by_column = matrix.by_column();
         let major = if by_column { "columns" } else { "rows" };
         let mut add = |count: u64, what: &str| {
             if count > 0 {

@@ -111,10 +111,15 @@ impl Matrix {
     pub(super) fn encoding(&self) -> &'static str {
         match self {
             Matrix::Absent { .. } => "none",
-            Matrix::Sparse { sparse, .. } if sparse.by_column() => "csc_matrix",
+            Matrix::Sparse { .. } if self.by_column() => "csc_matrix",
             Matrix::Sparse { .. } => "csr_matrix",
             Matrix::Dense { .. } => "array",
         }
+    }
+
+    /// Whether it is compressed by column.
+    pub(super) fn by_column(&self) -> bool {
+        matches!(self, Matrix::Sparse { sparse, .. } if sparse.by_column())
     }
 
     /// The matrix's place in the file.

@@ -35,6 +35,7 @@ mod rows;
 mod scan;
 mod sparse;
 mod table;
+mod turned;
 pub mod write;
 
 pub use column::VarColumn;

@@ -59,8 +59,19 @@ impl H5ad {
             names.as_ref().map_or(0, Vec::len) as u64,
         );
         let matrix = Matrix::open(&container, &options.matrix, expected)?;
+        // Rows or columns that nothing but an attribute counts are not to be trusted.
         let (num_cells, num_genes) = matrix.shape().unwrap_or(expected);
-        let gene_ids = names.unwrap_or_else(|| (0..num_genes).map(|at| at.to_string()).collect());
+        if names.is_none() && num_genes > 0 {
+            let what = "there is no index, so that the genes have no names\n\
+                        hint: name the column of var that holds the gene ids";
+            return Err(container.invalid(var.key(), what));
+        }
+        if named_cells.is_none() && matrix.by_column() {
+            return Err(
+                container.invalid("obs", "there is no index, so that the cells are not known")
+            );
+        }
+        let gene_ids = names.unwrap_or_default();
         let counts = [
             ("obs", named_cells, num_cells),
             (var.key(), Some(gene_ids.len() as u64), num_genes),

@@ -7,11 +7,12 @@
 //! at every read where it does not.
 
 use std::ops::Range;
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::array::Array;
 use super::container::{Attributes, Container};
-use super::rows::{Refused, Rows, Stop};
+use super::rows::{Rows, Stop};
+use super::turned::{Turned, Wanted, push_all};
 use super::{H5adError, ValuePolicy};
 
 /// Entries of one piece of a scan.
@@ -28,13 +29,8 @@ pub(super) struct Sparse {
     num_columns: u32,
     /// A column-compressed matrix by rows, once it has been turned round.
     turned: OnceLock<Turned>,
-}
-
-/// A matrix by rows, in memory.
-struct Turned {
-    indptr: Vec<usize>,
-    columns: Vec<u32>,
-    values: Vec<f32>,
+    /// Held while it is turned round, so that one thread does it and the others wait.
+    turning: Mutex<()>,
 }
 
 /// Whether a group's attributes say that it is sparse, and which way: `true` by column.
@@ -94,7 +90,6 @@ impl Sparse {
             );
             return Err(container.invalid(key, what));
         }
-        let turned = OnceLock::new();
         Ok(Sparse {
             data,
             indices,
@@ -102,7 +97,8 @@ impl Sparse {
             by_column,
             num_rows,
             num_columns,
-            turned,
+            turned: OnceLock::new(),
+            turning: Mutex::new(()),
         })
     }
 
@@ -149,20 +145,24 @@ impl Sparse {
             let turned = self.turn(container, ranges)?;
             return push_all(&turned, ranges, 0..num_rows, rows);
         }
-        let turned = match self.turned.get() {
-            Some(turned) => turned,
-            None => {
-                let whole = 0..self.num_rows;
-                let turned = self.turn(container, std::slice::from_ref(&whole))?;
-                self.turned.get_or_init(|| turned)
-            }
-        };
+        let turned = self.whole(container)?;
         let mut rows = rows;
         for range in ranges {
             let within = range.start as usize..range.end as usize;
             rows = push_all(turned, std::slice::from_ref(range), within, rows)?;
         }
         Ok(rows)
+    }
+
+    /// The whole matrix by rows, turned round by the first thread that asks.
+    fn whole(&self, container: &Container) -> Result<&Turned, Stop> {
+        let _one = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(turned) = self.turned.get() {
+            return Ok(turned);
+        }
+        let whole = 0..self.num_rows;
+        let turned = self.turn(container, std::slice::from_ref(&whole))?;
+        Ok(self.turned.get_or_init(|| turned))
     }
 
     fn read_by_row(
@@ -299,59 +299,6 @@ impl Sparse {
 
 /// ((major, minor), value).
 pub(super) type Entry = ((usize, u32), f32);
-
-/// Adds the rows `within` of a turned matrix; `ranges` names them for errors.
-fn push_all(
-    turned: &Turned,
-    ranges: &[Range<u64>],
-    within: Range<usize>,
-    mut rows: Rows,
-) -> Result<Rows, Stop> {
-    for (at, row) in within.zip(ranges.iter().cloned().flatten()) {
-        let entries = match turned.indptr.get(at..at + 2) {
-            Some([start, end]) => *start..*end,
-            _ => return Err(Stop::Row(row, Refused::Column)),
-        };
-        match (
-            turned.columns.get(entries.clone()),
-            turned.values.get(entries),
-        ) {
-            (Some(columns), Some(values)) => {
-                rows.push_sparse(columns, values)
-                    .map_err(|r| Stop::Row(row, r))?;
-            }
-            _ => return Err(Stop::Row(row, Refused::Column)),
-        }
-    }
-    Ok(rows)
-}
-
-/// The rows asked for, and the place of each among them.
-struct Wanted<'a> {
-    ranges: &'a [Range<u64>],
-    /// Rows before each range.
-    before: Vec<u64>,
-}
-
-impl Wanted<'_> {
-    fn new(ranges: &[Range<u64>]) -> Wanted<'_> {
-        let mut before = vec![0];
-        for range in ranges {
-            before.push(before.last().copied().unwrap_or(0) + (range.end - range.start));
-        }
-        Wanted { ranges, before }
-    }
-
-    fn num_rows(&self) -> usize {
-        self.before.last().copied().unwrap_or(0) as usize
-    }
-
-    fn place(&self, row: u64) -> Option<usize> {
-        let at = self.ranges.partition_point(|range| range.end <= row);
-        let range = self.ranges.get(at).filter(|range| range.start <= row)?;
-        Some((self.before.get(at)? + (row - range.start)) as usize)
-    }
-}
 
 /// The pointer, checked: as long as it must be, ascending from 0, within the entries.
 fn read_pointer(
