@@ -15,12 +15,13 @@
 //! | 1 | [`kernels`] | the fused operations of a training step; the only `unsafe` |
 //! | 1 | [`parameters`] | named weights, their gradients, both on disk as safetensors |
 //! | 2 | [`tokenize`] ∘ | cell + vocabulary + settings → tokens |
-//! | 3 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
 //! | 2 | [`model`] | GeneBERT: config, embeddings, blocks, heads, init, weights on disk |
 //! | 2 | [`optim`] | AdamW, schedules, clipping |
+//! | 3 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
 //! | 4 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |
 //! | 5 | [`prepare`] ∘ | jobs on data: build vocabularies, simulate cells |
 //! | 5 | [`train`] | the loop, hooks, checkpoints, evaluation, metrics |
+//! | 6 | [`quickstart`] | a first run, on simulated cells or the user's |
 //! | 7 | [`cli`] | one file per subcommand: flags and `run`, no logic |
 
 pub mod buffers;
@@ -35,6 +36,7 @@ pub mod model;
 pub mod optim;
 pub mod parameters;
 pub mod prepare;
+pub mod quickstart;
 pub mod rng;
 pub mod store;
 pub mod tokenize;

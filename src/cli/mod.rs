@@ -9,6 +9,8 @@ mod bench;
 mod check;
 pub mod failure;
 mod info;
+mod mlm;
+mod quickstart;
 
 use std::ffi::OsString;
 
@@ -35,6 +37,10 @@ pub enum Command {
     Check(Box<check::CheckArgs>),
     /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
     Info(info::InfoArgs),
+    /// Pretrain by masking genes and phenotypes
+    Mlm(Box<mlm::MlmArgs>),
+    /// Pretrain a small model in about a minute, on simulated cells or on yours
+    Quickstart(quickstart::QuickstartArgs),
 }
 
 impl Command {
@@ -43,6 +49,8 @@ impl Command {
             Self::Bench(args) => bench::run(&args),
             Self::Check(args) => check::run(*args),
             Self::Info(args) => info::run(args),
+            Self::Mlm(args) => mlm::run(*args),
+            Self::Quickstart(args) => quickstart::run(args),
         }
     }
 }

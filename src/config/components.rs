@@ -57,8 +57,13 @@ impl RunConfig {
     /// An edge file that is absent, is no JSON object gene → edges, or has edges that do not
     /// ascend or differ in number; no bins at all (see [`RunConfig::validate`]).
     pub fn tokenize_config(&self) -> Result<TokenizeConfig, ConfigError> {
-        Ok(TokenizeConfig {
-            bins: self.bins()?,
+        Ok(self.tokenize_with(self.bins()?))
+    }
+
+    /// How cells become tokens with these bins, such as a checkpoint's.
+    pub fn tokenize_with(&self, bins: Bins) -> TokenizeConfig {
+        TokenizeConfig {
+            bins,
             included_phenotypes: self.included_phenotypes.clone(),
             max_length: self.max_length,
             num_top_genes: self.num_top_genes,
@@ -68,10 +73,14 @@ impl RunConfig {
             min_gene_overlap: self.min_gene_overlap,
             allow_scaled: self.allow_scaled,
             compat: self.compat,
-        })
+        }
     }
 
-    fn bins(&self) -> Result<Bins, ConfigError> {
+    /// Between which values the bins are.
+    ///
+    /// # Errors
+    /// As [`RunConfig::tokenize_config`].
+    pub fn bins(&self) -> Result<Bins, ConfigError> {
         match (&self.bin_edges, &self.bin_edges_path, self.quantile_bins) {
             (Some(edges), None, None) => Ok(Bins::Shared(edges.clone())),
             (None, Some(path), None) => {
@@ -208,6 +217,11 @@ impl RunConfig {
                 ScheduleConfig::with_warmup_ratio(rate, self.warmup_ratio, total_steps, schedule)
             }
         }
+    }
+
+    /// Whether any kind of bins is set.
+    pub fn gives_bins(&self) -> bool {
+        self.bin_edges.is_some() || self.bin_edges_path.is_some() || self.quantile_bins.is_some()
     }
 
     /// Epochs to train for; `None` where `max_steps` says when to stop.

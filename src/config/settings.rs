@@ -187,6 +187,12 @@ settings! {
     /// Number of attention heads [default: from the model config]
     #[arg(long, help_heading = MODEL, value_name = "HEADS")]
     num_attention_heads (usize): Option<usize> = None;
+    /// Dropout of embeddings and hidden states [default: from the model config]
+    #[arg(long, help_heading = MODEL, value_name = "P")]
+    hidden_dropout_prob (f64): Option<f64> = None;
+    /// Dropout of attention weights [default: from the model config]
+    #[arg(long, help_heading = MODEL, value_name = "P")]
+    attention_probs_dropout_prob (f64): Option<f64> = None;
     /// Fused attention over packed cells; on the CPU it is always used, with or without this flag
     #[arg(
         long, help_heading = MODEL, value_name = "BOOL", num_args = 0..=1, require_equals = true,

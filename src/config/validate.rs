@@ -94,6 +94,7 @@ impl RunConfig {
         self.check_bins(&mut checks);
         self.check_tokens(&mut checks);
         self.check_model(&mut checks);
+        self.check_dropout(&mut checks);
         self.check_length(&mut checks);
         self.check_optimizer(&mut checks);
         self.check_evaluation(&mut checks);
@@ -154,7 +155,11 @@ impl RunConfig {
         ];
         let number = given.iter().filter(|&&g| g).count();
         let key = "bin_edges, bin_edges_path, quantile_bins";
-        if number != 1 {
+        let from_checkpoint = self
+            .pretrained_model_path
+            .as_ref()
+            .is_some_and(|p| p.is_dir());
+        if number != 1 && !(number == 0 && from_checkpoint) {
             let what = if number == 0 {
                 "none is set"
             } else {
@@ -235,6 +240,20 @@ impl RunConfig {
             "num_attention_heads",
             self.num_attention_heads.map(|n| n as u64),
         );
+    }
+
+    fn check_dropout(&self, checks: &mut Checks) {
+        for (key, dropout) in [
+            ("hidden_dropout_prob", self.hidden_dropout_prob),
+            (
+                "attention_probs_dropout_prob",
+                self.attention_probs_dropout_prob,
+            ),
+        ] {
+            let fine = dropout.is_none_or(|p| (0.0..1.0).contains(&p));
+            let what = format!("is {}", dropout.unwrap_or_default());
+            checks.unless(fine, key, what, "set a number from 0 to below 1");
+        }
     }
 
     fn check_length(&self, checks: &mut Checks) {

@@ -1,1 +1,21 @@
-//! The loop, hooks, checkpoints, evaluation.
+//! Training: the only place where model, loader and optimizer meet.
+//!
+//! [`pretrain`] goes from a resolved configuration to a trained model: [`data`] opens and divides
+//! the cells, [`start`] settles vocabulary and weights, [`trainer`] is the loop, [`evaluate`]
+//! measures on held-out cells next to [`baseline`]s and gives [`figures`]; [`checkpoint`] is what
+//! stands on disk. Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are
+//! [`hooks`] of the loop; the loop knows none of them. Resuming is exact to the bit: all that a
+//! step depends on is its number, the place in the data, weights and moments.
+
+pub mod baseline;
+pub mod checkpoint;
+pub mod confusion;
+pub mod data;
+pub mod evaluate;
+pub mod figures;
+pub mod hooks;
+pub mod pretrain;
+mod run_folder;
+mod signal;
+pub mod start;
+pub mod trainer;

@@ -11,6 +11,9 @@ pub enum VocabError {
     /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A source of cells cannot be read.
+    #[error(transparent)]
+    Source(crate::cell::SourceError),
     /// A gene stands twice in a gene list.
     #[error(
         "gene {gene} stands twice in the gene list, at {first} and at {second} (from 0)\n\

@@ -8,12 +8,14 @@
 //!
 //! Knows no cell and no file but its own.
 
+mod build;
 mod error;
 mod genes;
 mod phenotypes;
 mod tokens;
 mod vocabulary;
 
+pub use build::{GenesFrom, build_genes, build_phenotypes};
 pub use error::VocabError;
 pub use genes::{GeneVocab, canonical_gene_id};
 pub use phenotypes::{PhenotypeVocab, Repeats, phenotype_token};

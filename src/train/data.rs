@@ -1,0 +1,190 @@
+//! The cells of a run: files opened, bound to the vocabulary, divided into training and held-out.
+//!
+//! Without evaluation files, a share of the training cells is held out: which ones depends on the
+//! seed and the cell alone, so that a resumed run holds out the same.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use rand::Rng;
+
+use super::start::Start;
+use crate::cell::CellSource;
+use crate::config::RunConfig;
+use crate::file::expand_paths;
+use crate::h5ad::H5ad;
+use crate::loader::{
+    AbsentGeneSampling, DataSet, Loader, PlainCollator, Sampler, SamplerConfig, Selection, Shuffle,
+};
+use crate::rng::{self, Stream};
+use crate::tokenize::Tokenizer;
+
+/// Cells on which the frequency of genes is counted.
+const WEIGHT_CELLS: u64 = 20_000;
+
+/// The opened files.
+pub struct Files {
+    /// Of the training cells.
+    pub train: Vec<Arc<H5ad>>,
+    /// Of the evaluation cells; none where a share is held out.
+    pub eval: Vec<Arc<H5ad>>,
+}
+
+/// The cells of a run.
+pub struct Data {
+    /// The training files (held-out cells of theirs included).
+    pub train: Arc<DataSet>,
+    /// The cells trained on.
+    pub train_cells: Selection,
+    /// The evaluation files and cells, if there are any.
+    pub eval: Option<(Arc<DataSet>, Selection)>,
+    report: String,
+}
+
+impl Files {
+    /// Opens every file that the settings name.
+    ///
+    /// # Errors
+    /// A pattern without a file, a file that cannot be read.
+    pub fn open(config: &RunConfig) -> Result<Self> {
+        let options = config.open_options();
+        let open = |patterns: &[String]| -> Result<Vec<Arc<H5ad>>> {
+            let paths: Vec<PathBuf> = expand_paths(patterns)?;
+            paths
+                .iter()
+                .map(|path| Ok(Arc::new(H5ad::open(path, &options)?)))
+                .collect()
+        };
+        let files = Self {
+            train: open(&config.train_data_paths)?,
+            eval: open(&config.eval_data_paths)?,
+        };
+        if let Some(expected) = config.shard_size {
+            for file in files.train.iter().chain(&files.eval) {
+                let found = file.num_cells();
+                if found != expected {
+                    let path = file.path().display();
+                    eprintln!("note: {path} has {found} cells, --shard_size says {expected}");
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+impl Data {
+    /// Matches the files' genes and phenotypes with the vocabulary and settles who is held out.
+    ///
+    /// # Errors
+    /// Too few known genes, an obs column that does not exist, an unknown value.
+    pub fn bind(config: &RunConfig, files: &Files, start: &Start) -> Result<Self> {
+        let tokenizer = Tokenizer::new(Arc::clone(&start.vocabulary), start.tokenize.clone())?;
+        let mut report = Vec::new();
+        let mut bind = |files: &[Arc<H5ad>]| -> Result<Arc<DataSet>> {
+            let mut members = Vec::new();
+            for file in files {
+                let bound = tokenizer.bind(file.as_ref())?;
+                let cells = file.num_cells();
+                report.push(format!(
+                    "{}: {cells} cells, {}",
+                    file.path().display(),
+                    bound.gene_match()
+                ));
+                members.push((Arc::clone(file) as Arc<dyn CellSource>, Arc::new(bound)));
+            }
+            Ok(Arc::new(DataSet::new(members)))
+        };
+        let train = bind(&files.train)?;
+        let eval_files = (!files.eval.is_empty())
+            .then(|| bind(&files.eval))
+            .transpose()?;
+        let (train_cells, eval) = match eval_files {
+            Some(eval) => {
+                let all = (0..eval.len()).collect();
+                let cells = at_most(all, config.eval_max_cells, config.seed);
+                (Selection::All, Some((eval, cells)))
+            }
+            None if config.eval_fraction > 0.0 => {
+                let (kept, held_out) = hold_out(&train, config.eval_fraction, config.seed);
+                let held_out = at_most(held_out, config.eval_max_cells, config.seed);
+                (
+                    Selection::Rows(kept.into()),
+                    Some((Arc::clone(&train), held_out)),
+                )
+            }
+            None => (Selection::All, None),
+        };
+        Ok(Self {
+            train,
+            train_cells,
+            eval,
+            report: report.join("\n"),
+        })
+    }
+
+    /// Files, cells and matched genes, for the screen.
+    pub fn describe(&self) -> String {
+        let num = |data: &DataSet, cells: &Selection| cells.len(data.len());
+        let held_out = self
+            .eval
+            .as_ref()
+            .map_or(0, |(data, cells)| num(data, cells));
+        format!(
+            "{}\nCells: {} to train on, {held_out} held out for evaluation",
+            self.report,
+            num(&self.train, &self.train_cells),
+        )
+    }
+
+    /// How often each gene is expressed, counted on the first training cells; `None` where
+    /// absent genes are drawn uniformly.
+    ///
+    /// # Errors
+    /// Unreadable cells.
+    pub fn gene_weights(&self, config: &RunConfig, start: &Start) -> Result<Option<Vec<f64>>> {
+        if config.absent_gene_sampling == AbsentGeneSampling::Uniform {
+            return Ok(None);
+        }
+        let order = SamplerConfig {
+            shuffle: Shuffle::Block,
+            ..config.sampler_config()
+        };
+        let sampler = Sampler::new(order, self.train_cells.clone(), self.train.len())?;
+        let data = Arc::clone(&self.train);
+        let settings = config.eval_loader_config();
+        let mut loader = Loader::new(data, sampler, Arc::new(PlainCollator), settings)?;
+        let vocabulary = &start.vocabulary;
+        let mut weights = vec![0.0; vocabulary.genes().len()];
+        let mut num_cells = 0;
+        while num_cells < WEIGHT_CELLS {
+            let Some(batch) = loader.next_batch()? else {
+                break;
+            };
+            num_cells += batch.num_cells() as u64;
+            for &token_type in &batch.token_type_ids {
+                if let Some(gene) = vocabulary.type_gene(token_type) {
+                    weights[gene.0 as usize] += 1.0;
+                }
+            }
+        }
+        Ok(Some(weights))
+    }
+}
+
+/// Cells kept and held out, by a draw for each cell.
+fn hold_out(data: &DataSet, share: f64, seed: u64) -> (Vec<u64>, Vec<u64>) {
+    let mut rng = rng::stream(seed, Stream::Split, 0, 0);
+    (0..data.len()).partition(|_| rng.random::<f64>() >= share)
+}
+
+/// At most `limit` of the cells, drawn at random, ascending.
+fn at_most(mut cells: Vec<u64>, limit: Option<u64>, seed: u64) -> Selection {
+    if let Some(limit) = limit.filter(|&limit| (limit as usize) < cells.len()) {
+        let mut rng = rng::stream(seed, Stream::Split, 0, 1);
+        let drawn = rand::seq::index::sample(&mut rng, cells.len(), limit as usize);
+        cells = drawn.into_iter().map(|i| cells[i]).collect();
+        cells.sort_unstable();
+    }
+    Selection::Rows(cells.into())
+}

@@ -1,0 +1,221 @@
+//! What an evaluation found: figures by phenotype and for genes, each next to its baseline, by name
+//! for hooks, in one line for the screen and as a table at the end of a run.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+
+/// Which phenotypes a cell showed when one was predicted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setting {
+    /// All phenotypes were hidden.
+    AllHidden,
+    /// The other phenotypes were visible.
+    OthersVisible,
+}
+
+/// How well one phenotype is predicted.
+#[derive(Debug, Clone, Serialize)]
+pub struct PhenotypeFigures {
+    /// The obs column.
+    pub category: String,
+    /// What was hidden.
+    pub setting: Setting,
+    /// Cells with a known value.
+    pub num_cells: u64,
+    /// Share of cells whose value is predicted, the choice being among the category's values.
+    pub accuracy: f64,
+    /// Mean recall over the values present.
+    pub balanced_accuracy: f64,
+    /// Mean F1 over the values present in truth or prediction.
+    pub macro_f1: f64,
+    /// The same share with the choice among all tokens.
+    pub accuracy_whole_vocabulary: f64,
+    /// The training cells' most common value.
+    pub majority: Option<String>,
+    /// Accuracy of always answering it.
+    pub majority_accuracy: f64,
+}
+
+/// How well masked genes' bins are predicted.
+#[derive(Debug, Clone, Serialize)]
+pub struct GeneFigures {
+    /// Masked genes.
+    pub num_genes: u64,
+    /// Share whose bin is predicted, the choice being among the bins.
+    pub accuracy: f64,
+    /// Mean F1 over the bins present.
+    pub macro_f1: f64,
+    /// The same share with the choice among all tokens.
+    pub accuracy_whole_vocabulary: f64,
+    /// Accuracy of answering each gene's most common bin in the training cells.
+    pub mode_accuracy: f64,
+}
+
+/// One evaluation.
+#[derive(Debug, Clone, Serialize)]
+pub struct Evaluation {
+    /// Optimizer steps done.
+    pub step: u64,
+    /// Epochs done, as a fraction.
+    pub epoch: f64,
+    /// Cells.
+    pub num_cells: u64,
+    /// Mean cross entropy over the positions masked as in training; `None`: nothing was masked.
+    pub eval_loss: Option<f64>,
+    /// Masked genes; `None`: none was masked.
+    pub genes: Option<GeneFigures>,
+    /// Every phenotype in every setting.
+    pub phenotypes: Vec<PhenotypeFigures>,
+    /// Wall time, in seconds.
+    pub seconds: f64,
+}
+
+impl Evaluation {
+    /// The figure called `metric`: `eval_loss` (or `loss`), `gene_accuracy`, or `<phenotype>_accuracy`,
+    /// `<phenotype>_balanced_accuracy`, `<phenotype>_macro_f1` (all phenotypes hidden).
+    ///
+    /// # Errors
+    /// No such figure; the error lists those there are.
+    pub fn figure(&self, metric: &str) -> Result<f64> {
+        let figures = self.figures();
+        let name = if metric == "loss" {
+            "eval_loss"
+        } else {
+            metric
+        };
+        match figures.get(name) {
+            Some(value) => Ok(*value),
+            None => bail!(
+                "--metric-for-best-model {metric}: this evaluation has no such figure\nhint: it \
+                 has {}",
+                figures.keys().cloned().collect::<Vec<_>>().join(", ")
+            ),
+        }
+    }
+
+    /// Every figure by name.
+    pub fn figures(&self) -> BTreeMap<String, f64> {
+        let mut all = BTreeMap::new();
+        all.extend(self.eval_loss.map(|v| ("eval_loss".to_owned(), v)));
+        all.extend(
+            self.genes
+                .as_ref()
+                .map(|g| ("gene_accuracy".to_owned(), g.accuracy)),
+        );
+        for p in self
+            .phenotypes
+            .iter()
+            .filter(|p| p.setting == Setting::AllHidden)
+        {
+            all.insert(format!("{}_accuracy", p.category), p.accuracy);
+            all.insert(
+                format!("{}_balanced_accuracy", p.category),
+                p.balanced_accuracy,
+            );
+            all.insert(format!("{}_macro_f1", p.category), p.macro_f1);
+        }
+        all
+    }
+
+    /// Whether `metric` is better than `best`: lower for losses, higher for all else.
+    ///
+    /// # Errors
+    /// No such figure.
+    pub fn improves(&self, metric: &str, best: Option<f64>) -> Result<bool> {
+        let value = self.figure(metric)?;
+        let is_better = |best| {
+            if metric.ends_with("loss") {
+                value < best
+            } else {
+                value > best
+            }
+        };
+        Ok(best.is_none_or(is_better))
+    }
+
+    /// A line for the screen.
+    pub fn one_line(&self) -> String {
+        let mut parts = vec![format!("evaluation at step {}", self.step)];
+        parts.extend(self.eval_loss.map(|loss| format!("loss {loss:.4}")));
+        parts.extend(self.genes.as_ref().map(|g| {
+            format!(
+                "gene bins {:.3} (per-gene mode {:.3})",
+                g.accuracy, g.mode_accuracy
+            )
+        }));
+        parts.extend(
+            self.phenotypes
+                .iter()
+                .filter(|p| p.setting == Setting::AllHidden)
+                .map(|p| {
+                    format!(
+                        "{} {:.3} (majority {:.3})",
+                        p.category, p.accuracy, p.majority_accuracy
+                    )
+                }),
+        );
+        parts.join(" · ")
+    }
+
+    /// The table at the end of a run.
+    pub fn table(&self) -> String {
+        let head = [
+            "predicted",
+            "others",
+            "number",
+            "accuracy",
+            "baseline",
+            "balanced",
+            "macro F1",
+        ];
+        let mut rows = vec![head.map(str::to_owned)];
+        rows.extend(self.phenotypes.iter().map(|p| {
+            let others = if p.setting == Setting::AllHidden {
+                "hidden"
+            } else {
+                "visible"
+            };
+            [
+                p.category.clone(),
+                others.to_owned(),
+                p.num_cells.to_string(),
+                format!("{:.3}", p.accuracy),
+                format!("{:.3} majority", p.majority_accuracy),
+                format!("{:.3}", p.balanced_accuracy),
+                format!("{:.3}", p.macro_f1),
+            ]
+        }));
+        rows.extend(self.genes.as_ref().map(|g| {
+            [
+                "gene bins".to_owned(),
+                "visible".to_owned(),
+                g.num_genes.to_string(),
+                format!("{:.3}", g.accuracy),
+                format!("{:.3} per-gene mode", g.mode_accuracy),
+                "-".to_owned(),
+                format!("{:.3}", g.macro_f1),
+            ]
+        }));
+        columns(&rows)
+    }
+}
+
+fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |c: usize| {
+        rows.iter()
+            .map(|row| row[c].chars().count())
+            .max()
+            .unwrap_or(0)
+    };
+    let line = |row: &[String; N]| {
+        let cells = row
+            .iter()
+            .enumerate()
+            .map(|(c, text)| format!("{text:<0$}", width(c)));
+        format!("  {}\n", cells.collect::<Vec<_>>().join("  ").trim_end())
+    };
+    rows.iter().map(line).collect()
+}

@@ -1,0 +1,145 @@
+//! `metrics.jsonl` in the run folder: one JSON object per line, `event` = `step`, `eval` or `end`.
+//!
+//! A `step` line stands for `logging_steps` steps: loss is their mean over labelled positions,
+//! `grad_norm` and `learning_rate` are the last step's, rates count the wall time of all of them.
+//! Resuming drops the lines beyond the checkpoint's step, so that each step stands there once.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::{Request, RunEnd, RunStart, StepReport, TrainHook};
+use crate::train::figures::Evaluation;
+
+/// The steps since the last line.
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+struct Window {
+    loss_sum: f64,
+    num_labels: u64,
+    num_cells: u64,
+    num_tokens: u64,
+    num_padded_tokens: u64,
+    seconds: f64,
+}
+
+/// The writer of `metrics.jsonl`.
+#[derive(Debug)]
+pub struct JsonLines {
+    logging_steps: u64,
+    window: Window,
+    file: Option<(PathBuf, File)>,
+}
+
+impl JsonLines {
+    /// A line every `logging_steps` steps.
+    pub fn new(logging_steps: u64) -> Self {
+        Self {
+            logging_steps: logging_steps.max(1),
+            window: Window::default(),
+            file: None,
+        }
+    }
+
+    fn write(&mut self, line: &Value) -> Result<()> {
+        let Some((path, file)) = &mut self.file else {
+            return Ok(());
+        };
+        writeln!(file, "{line}")
+            .with_context(|| format!("{}: cannot write\nhint: is the disk full?", path.display()))
+    }
+}
+
+/// Keeps the whole lines up to `step`; a line cut short by a crash is dropped as well.
+fn lines_up_to(text: &str, step: u64) -> String {
+    let keep = |line: &&str| {
+        serde_json::from_str::<Value>(line)
+            .is_ok_and(|v| v["step"].as_u64().is_some_and(|s| s <= step) && v["event"] != "end")
+    };
+    text.lines()
+        .filter(keep)
+        .flat_map(|line| [line, "\n"])
+        .collect()
+}
+
+impl TrainHook for JsonLines {
+    fn name(&self) -> &'static str {
+        "jsonl"
+    }
+
+    fn on_start(&mut self, start: &RunStart) -> Result<()> {
+        let path = start.output_dir.join("metrics.jsonl");
+        let before = fs::read_to_string(&path).unwrap_or_default();
+        crate::file::write_atomic(&path, lines_up_to(&before, start.first_step).as_bytes())?;
+        let file = OpenOptions::new().append(true).open(&path);
+        let file = file.with_context(|| format!("{}: cannot open", path.display()))?;
+        self.file = Some((path, file));
+        Ok(())
+    }
+
+    fn on_step(&mut self, report: &StepReport) -> Result<Request> {
+        let window = &mut self.window;
+        window.loss_sum += report.loss * report.num_labels as f64;
+        window.num_labels += report.num_labels;
+        window.num_cells += report.num_cells;
+        window.num_tokens += report.num_tokens;
+        window.num_padded_tokens += report.num_padded_tokens;
+        window.seconds += report.seconds;
+        if report.step.is_multiple_of(self.logging_steps) {
+            let w = std::mem::take(&mut self.window);
+            let per_second = |count: u64| count as f64 / w.seconds.max(1e-9);
+            self.write(&json!({
+                "event": "step",
+                "step": report.step,
+                "epoch": report.epoch,
+                "loss": w.loss_sum / (w.num_labels as f64).max(1.0),
+                "grad_norm": report.grad_norm,
+                "learning_rate": report.learning_rate,
+                "num_labels": w.num_labels,
+                "num_cells": w.num_cells,
+                "num_tokens": w.num_tokens,
+                "num_padded_tokens": w.num_padded_tokens,
+                "cells_per_second": per_second(w.num_cells),
+                "tokens_per_second": per_second(w.num_tokens),
+                "padded_tokens_per_second": per_second(w.num_padded_tokens),
+            }))?;
+        }
+        Ok(Request::none())
+    }
+
+    fn on_evaluation(&mut self, evaluation: &Evaluation) -> Result<Request> {
+        let mut line = serde_json::to_value(evaluation)?;
+        line["event"] = "eval".into();
+        self.write(&line)?;
+        Ok(Request::none())
+    }
+
+    fn on_end(&mut self, end: &RunEnd) -> Result<()> {
+        self.write(&json!({ "event": "end", "step": end.step, "stopped": end.stopped }))
+    }
+
+    fn state(&self) -> Value {
+        serde_json::to_value(self.window).unwrap_or_default()
+    }
+
+    fn restore(&mut self, state: Value) -> Result<()> {
+        self.window = serde_json::from_value(state).context("the state of metrics.jsonl")?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn resuming_drops_later_and_broken_lines() {
+        let text = "{\"event\":\"step\",\"step\":1}\n{\"event\":\"step\",\"step\":3}\n\
+                    {\"event\":\"end\",\"step\":1}\n{\"event\":\"st";
+        assert_eq!(lines_up_to(text, 2), "{\"event\":\"step\",\"step\":1}\n");
+    }
+}

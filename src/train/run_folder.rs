@@ -1,0 +1,70 @@
+//! The run folder: never two runs in one, nothing of another run overwritten unasked.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Result, bail};
+
+use super::checkpoint;
+use crate::file;
+
+const SETTINGS: &str = "run.toml";
+
+/// Whether `output_dir` may be used: it holds no run, or one that `may_hold_run` allows.
+///
+/// # Errors
+/// It holds another run, or is a file.
+pub fn check(output_dir: &Path, may_hold_run: bool) -> Result<()> {
+    if output_dir.exists() && !output_dir.is_dir() {
+        bail!(
+            "{}: is a file, expected a run folder\nhint: choose another --output_dir",
+            output_dir.display()
+        );
+    }
+    let holds_run = output_dir.join(SETTINGS).exists() || !checkpoint::list(output_dir)?.is_empty();
+    if holds_run && !may_hold_run {
+        bail!(
+            "{0}: this folder holds another run\nhint: continue that run with --resume, choose \
+             another --output_dir, or start anew with --overwrite-output-dir, which deletes the \
+             checkpoints in {0}",
+            output_dir.display()
+        );
+    }
+    Ok(())
+}
+
+/// Deletes the run in `output_dir`, and nothing else that stands there.
+///
+/// # Errors
+/// A file that cannot be deleted.
+pub fn clear(output_dir: &Path) -> Result<()> {
+    for saved in checkpoint::list(output_dir)? {
+        fs::remove_dir_all(&saved.path)?;
+    }
+    let best = output_dir.join(checkpoint::BEST);
+    if best.is_dir() {
+        fs::remove_dir_all(best)?;
+    }
+    for name in ["metrics.jsonl", SETTINGS] {
+        let path = output_dir.join(name);
+        if path.is_file() {
+            fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Creates the folder and writes the resolved settings into it.
+///
+/// # Errors
+/// It cannot be created or written to.
+pub fn create(output_dir: &Path, run_toml: &str) -> Result<()> {
+    fs::create_dir_all(output_dir).map_err(|error| {
+        anyhow::anyhow!(
+            "{}: cannot create the run folder: {error}",
+            output_dir.display()
+        )
+    })?;
+    file::write_atomic(&output_dir.join(SETTINGS), run_toml.as_bytes())?;
+    Ok(())
+}

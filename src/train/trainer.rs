@@ -1,0 +1,353 @@
+//! The training loop: batches in, optimizer steps out, everything else through hooks.
+//!
+//! A step takes `gradient_accumulation_steps` batches (fewer at the end of an epoch) and divides
+//! their summed loss by their summed number of labels, so that a step's gradient does not depend
+//! on how its cells were cut into batches. Dropout is keyed by the number of the batch. All that a
+//! step depends on is in the checkpoint; resuming is therefore exact to the bit.
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::checkpoint::{self, Contents, TrainerState};
+use super::evaluate::Evaluator;
+use super::figures::Evaluation;
+use super::hooks::{Request, RunEnd, RunStart, StepReport, TrainHook};
+use super::signal;
+use crate::cell::PackedBatch;
+use crate::loader::Loader;
+use crate::model::{
+    DropoutKey, GeneBertConfig, GeneBertForMaskedLM, Gradients, LossConfig, Parameters,
+};
+use crate::optim::{AdamW, ScheduleConfig, clip_scale, global_norm};
+use crate::tokenize::TokenizeConfig;
+use crate::vocab::Vocabulary;
+
+/// Steps in a row without a finite gradient after which a run ends.
+const MAX_SKIPPED_IN_A_ROW: u64 = 3;
+
+/// The numbers the loop runs by.
+#[derive(Debug, Clone)]
+pub struct LoopSettings {
+    /// Run seed.
+    pub seed: u64,
+    /// Optimizer steps of the whole run.
+    pub total_steps: u64,
+    /// Optimizer steps of one epoch.
+    pub steps_per_epoch: u64,
+    /// Batches per step.
+    pub accumulation: usize,
+    /// The learning rate.
+    pub schedule: ScheduleConfig,
+    /// Gradient norm above which gradients are scaled down; 0: never.
+    pub max_grad_norm: f64,
+    /// An evaluation every so many steps, and at the end.
+    pub eval_steps: u64,
+    /// The loss.
+    pub loss: LossConfig,
+}
+
+/// What does not change while a run goes on.
+pub struct Fixed {
+    /// The run folder.
+    pub output_dir: PathBuf,
+    /// The model's shape.
+    pub model_config: GeneBertConfig,
+    /// Tokens and genes.
+    pub vocabulary: std::sync::Arc<Vocabulary>,
+    /// How cells become tokens.
+    pub tokenize: TokenizeConfig,
+    /// The resolved configuration.
+    pub run_toml: String,
+}
+
+/// A run: model, optimizer, data and hooks.
+pub struct Trainer {
+    /// What does not change.
+    pub fixed: Fixed,
+    /// The numbers.
+    pub settings: LoopSettings,
+    /// All weights.
+    pub parameters: Parameters,
+    /// The model over them.
+    pub model: GeneBertForMaskedLM,
+    /// AdamW and its moments.
+    pub optimizer: AdamW,
+    /// Training cells.
+    pub loader: Loader,
+    /// Held-out cells; `None`: there are none.
+    pub evaluator: Option<Evaluator>,
+    /// Users of the loop's events.
+    pub hooks: Vec<Box<dyn TrainHook>>,
+    /// Where the run stands.
+    pub state: TrainerState,
+}
+
+/// What a run came to.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The last evaluation, if there were held-out cells.
+    pub evaluation: Option<Evaluation>,
+    /// The last checkpoint written.
+    pub checkpoint: PathBuf,
+    /// Steps done.
+    pub step: u64,
+    /// Why the run ended before its last step, if it did.
+    pub stopped: Option<String>,
+    /// Whether it was a signal that ended it.
+    pub interrupted: bool,
+}
+
+impl Trainer {
+    /// Trains to the end, or until a hook or a signal ends the run. The last state is always saved.
+    ///
+    /// # Errors
+    /// Unreadable cells, a file that cannot be written, three steps in a row without a finite
+    /// gradient. The last whole checkpoint stays usable.
+    pub fn train(&mut self) -> Result<Outcome> {
+        self.start()?;
+        let mut skipped_in_a_row = 0;
+        let mut evaluation = None;
+        let mut stopped = None;
+        while self.state.step < self.settings.total_steps && stopped.is_none() {
+            let Some(report) = self.step(&mut skipped_in_a_row)? else {
+                let epochs = self.state.loader.epoch + 1;
+                stopped = self.each(|hook| hook.on_epoch(epochs))?.stop;
+                self.start_epoch(epochs)?;
+                continue;
+            };
+            let mut request = self.each(|hook| hook.on_step(&report))?;
+            if self.is_evaluation_due() {
+                let (asked, figures) = self.evaluate()?;
+                request = request.and(asked);
+                evaluation = figures;
+            }
+            if signal::received() {
+                request.stop = Some("interrupted".to_owned());
+            }
+            self.obey(&request)?;
+            stopped = request.stop;
+        }
+        let checkpoint = self.save_last()?;
+        let step = self.state.step;
+        let end = RunEnd {
+            step,
+            stopped: stopped.clone(),
+        };
+        self.each(|hook| hook.on_end(&end).map(|()| Request::none()))?;
+        let interrupted = signal::received();
+        Ok(Outcome {
+            evaluation,
+            checkpoint,
+            step,
+            stopped,
+            interrupted,
+        })
+    }
+
+    fn start(&mut self) -> Result<()> {
+        for hook in &mut self.hooks {
+            if let Some(state) = self.state.hooks.get(hook.name()) {
+                hook.restore(state.clone())
+                    .with_context(|| format!("the checkpoint's state of {}", hook.name()))?;
+            }
+        }
+        let start = RunStart {
+            output_dir: self.fixed.output_dir.clone(),
+            total_steps: self.settings.total_steps,
+            first_step: self.state.step,
+            num_train_cells: self.loader.sampler().len(),
+        };
+        self.each(|hook| hook.on_start(&start).map(|()| Request::none()))
+            .map(drop)
+    }
+
+    fn start_epoch(&mut self, epoch: u64) -> Result<()> {
+        self.loader.set_epoch(epoch);
+        self.state.loader = self.loader.state();
+        Ok(())
+    }
+
+    fn each(
+        &mut self,
+        mut f: impl FnMut(&mut dyn TrainHook) -> Result<Request>,
+    ) -> Result<Request> {
+        self.hooks
+            .iter_mut()
+            .try_fold(Request::none(), |all, hook| {
+                let asked =
+                    f(hook.as_mut()).with_context(|| format!("in the hook {}", hook.name()))?;
+                Ok(all.and(asked))
+            })
+    }
+
+    /// The batches of one step; empty at the end of the epoch.
+    fn next_batches(&mut self) -> Result<Vec<PackedBatch>> {
+        let mut batches = Vec::with_capacity(self.settings.accumulation);
+        while batches.len() < self.settings.accumulation {
+            match self.loader.next_batch()? {
+                Some(batch) => batches.push(batch),
+                None => break,
+            }
+        }
+        Ok(batches)
+    }
+
+    /// One optimizer step; `None` at the end of the epoch.
+    fn step(&mut self, skipped_in_a_row: &mut u64) -> Result<Option<StepReport>> {
+        let began = Instant::now();
+        let batches = self.next_batches()?;
+        if batches.is_empty() {
+            return Ok(None);
+        }
+        let num_labels: usize = batches.iter().map(|b| b.labels.len()).sum();
+        let (loss_sum, gradients) = self.gradients(&batches)?;
+        let mean = 1.0 / num_labels.max(1) as f64;
+        let (loss, grad_norm) = (loss_sum * mean, global_norm(&gradients)? * mean);
+        let learning_rate = self
+            .settings
+            .schedule
+            .lr_at(self.state.step, self.settings.total_steps);
+        if loss.is_finite() && grad_norm.is_finite() {
+            let scale = mean * clip_scale(grad_norm, self.settings.max_grad_norm);
+            self.optimizer.step(&gradients, learning_rate, scale)?;
+            *skipped_in_a_row = 0;
+        } else {
+            *skipped_in_a_row += 1;
+            self.skipped(&batches, loss, grad_norm, *skipped_in_a_row)?;
+        }
+        self.state.step += 1;
+        self.state.loader = self.loader.state();
+        let report = self.report(&batches, loss, grad_norm, learning_rate, began);
+        self.state.num_cells += report.num_cells;
+        self.state.num_tokens += report.num_tokens;
+        Ok(Some(report))
+    }
+
+    /// The loss summed over all labels of `batches`, and its gradients.
+    fn gradients(&self, batches: &[PackedBatch]) -> Result<(f64, Gradients)> {
+        let mut gradients = Gradients::new(&self.parameters);
+        let mut loss_sum = 0.0;
+        for (i, batch) in batches.iter().enumerate() {
+            let number = self.state.step * self.settings.accumulation as u64 + i as u64;
+            let dropout = DropoutKey {
+                seed: self.settings.seed,
+                step: number,
+            };
+            let loss = &self.settings.loss;
+            let loss = self
+                .model
+                .loss_and_gradients(batch, loss, Some(dropout), &mut gradients)?;
+            loss_sum += loss.sum;
+        }
+        Ok((loss_sum, gradients))
+    }
+
+    fn skipped(&mut self, of: &[PackedBatch], loss: f64, norm: f64, in_a_row: u64) -> Result<()> {
+        self.state.skipped_steps += 1;
+        let cells: Vec<u64> = of
+            .iter()
+            .flat_map(|b| b.cells.iter().copied().take(5))
+            .collect();
+        let step = self.state.step + 1;
+        if in_a_row >= MAX_SKIPPED_IN_A_ROW {
+            bail!(
+                "step {step}: loss {loss} and gradient norm {norm} are not finite, for the \
+                 {in_a_row}th step in a row (cells {cells:?} …)\nhint: lower --learning_rate, \
+                 lengthen --warmup_ratio, or look at these cells' values"
+            );
+        }
+        eprintln!(
+            "warning: step {step} left out: loss {loss}, gradient norm {norm} (cells {cells:?} …)"
+        );
+        Ok(())
+    }
+
+    fn report(
+        &self,
+        batches: &[PackedBatch],
+        loss: f64,
+        grad_norm: f64,
+        learning_rate: f64,
+        began: Instant,
+    ) -> StepReport {
+        let sum = |f: fn(&PackedBatch) -> usize| batches.iter().map(f).sum::<usize>() as u64;
+        StepReport {
+            step: self.state.step,
+            epoch: self.epoch(),
+            loss,
+            grad_norm,
+            learning_rate,
+            num_labels: sum(|b| b.labels.len()),
+            num_cells: sum(PackedBatch::num_cells),
+            num_tokens: sum(PackedBatch::num_tokens),
+            num_padded_tokens: sum(PackedBatch::num_padded_tokens),
+            seconds: began.elapsed().as_secs_f64(),
+        }
+    }
+
+    /// Epochs done, as a fraction.
+    fn epoch(&self) -> f64 {
+        let done = self.state.loader.position as f64 / self.loader.sampler().len().max(1) as f64;
+        self.state.loader.epoch as f64 + done
+    }
+
+    fn is_evaluation_due(&self) -> bool {
+        let step = self.state.step;
+        let every = step.is_multiple_of(self.settings.eval_steps.max(1));
+        self.evaluator.is_some() && (every || step == self.settings.total_steps)
+    }
+
+    fn evaluate(&mut self) -> Result<(Request, Option<Evaluation>)> {
+        let epoch = self.epoch();
+        let Some(evaluator) = &self.evaluator else {
+            return Ok((Request::none(), None));
+        };
+        let figures = evaluator.evaluate(&self.model, self.state.step, epoch)?;
+        let request = self.each(|hook| hook.on_evaluation(&figures))?;
+        Ok((request, Some(figures)))
+    }
+
+    fn obey(&mut self, request: &Request) -> Result<()> {
+        if request.save_best {
+            self.save(checkpoint::BEST, false)?;
+        }
+        if request.save {
+            self.save_last()?;
+        }
+        Ok(())
+    }
+
+    fn save_last(&mut self) -> Result<PathBuf> {
+        let name = format!("checkpoint-{}", self.state.step);
+        let path = self.fixed.output_dir.join(&name);
+        let is_saved = checkpoint::load_state(&path).is_ok_and(|s| s.loader == self.state.loader);
+        if is_saved {
+            Ok(path)
+        } else {
+            self.save(&name, true)
+        }
+    }
+
+    fn save(&mut self, name: &str, with_optimizer: bool) -> Result<PathBuf> {
+        let states = self
+            .hooks
+            .iter()
+            .map(|hook| (hook.name().to_owned(), hook.state()));
+        self.state.hooks = states.collect();
+        let path = self.fixed.output_dir.join(name);
+        let contents = Contents {
+            model: &self.fixed.model_config,
+            parameters: &self.parameters,
+            vocabulary: &self.fixed.vocabulary,
+            tokenize: &self.fixed.tokenize,
+            run_toml: &self.fixed.run_toml,
+            state: &self.state,
+            optimizer: with_optimizer.then_some(&self.optimizer),
+        };
+        checkpoint::save(&path, &contents)?;
+        self.each(|hook| hook.on_save(&path).map(|()| Request::none()))?;
+        Ok(path)
+    }
+}
