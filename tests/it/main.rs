@@ -8,6 +8,7 @@ mod info;
 mod layering;
 mod loading;
 mod model;
+mod pretrain;
 mod shared;
 mod torture;
 mod unknown_filter;
