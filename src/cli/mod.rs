@@ -20,7 +20,6 @@ use clap::{CommandFactory, Parser, Subcommand};
 /// from h5ad files.
 #[derive(Debug, Parser)]
 #[command(name = "gene-bert", version, arg_required_else_help = true)]
-#[command(args_override_self = true)]
 #[command(
     after_help = "Flags may be spelled with _ or -, and stand before or after the subcommand."
 )]

@@ -45,7 +45,10 @@ impl Fixture {
             "cell_type",
             "sex",
         ]);
-        command.args(["--max_length", "48", "--per_device_train_batch_size", "8"]);
+        command.args(["--max_length", "48"]);
+        if !more.contains(&"--per_device_train_batch_size") {
+            command.args(["--per_device_train_batch_size", "8"]);
+        }
         command.args([
             "--learning_rate",
             "1e-3",
