@@ -45,19 +45,12 @@ impl Start {
         let checkpoint = resume.or(path.filter(|path| path.is_dir()));
         match checkpoint {
             Some(checkpoint) => Self::from_checkpoint(config, checkpoint),
-            None => Self::anew(config, path, files),
+            None => Self::anew(config, files),
         }
     }
 
-    fn anew(config: &RunConfig, path: Option<&Path>, files: &Files) -> Result<Self> {
-        let model_config = match (path, &config.model_arch) {
-            (Some(path), _) => GeneBertConfig::from_file(path)?,
-            (None, Some(name)) => GeneBertConfig::built_in(name)?,
-            (None, None) => bail!(
-                "no model was given\nhint: --pretrained_model_path FILE.json names a config or a \
-                 checkpoint folder, --model_arch NAME a built-in config"
-            ),
-        };
+    fn anew(config: &RunConfig, files: &Files) -> Result<Self> {
+        let model_config = config.model_config()?;
         let tokenize = config.tokenize_config()?;
         let vocabulary = Arc::new(vocabulary(config, &tokenize, files)?);
         let model_config = shaped(model_config, config, &vocabulary)?;
@@ -113,18 +106,12 @@ impl Start {
     }
 }
 
-/// The config with the run's overrides and the vocabulary's sizes.
+/// The config with the run's dropout and the vocabulary's sizes.
 fn shaped(
     mut model: GeneBertConfig,
     config: &RunConfig,
     vocabulary: &Vocabulary,
 ) -> Result<GeneBertConfig> {
-    if let Some(blocks) = config.num_hidden_layers {
-        model.num_hidden_layers = blocks;
-    }
-    if let Some(heads) = config.num_attention_heads {
-        model.num_attention_heads = heads;
-    }
     if let Some(dropout) = config.hidden_dropout_prob {
         model.hidden_dropout_prob = dropout;
     }
