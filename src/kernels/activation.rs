@@ -44,14 +44,11 @@ pub fn forward(activation: Activation, x: &Tensor) -> Result<Tensor> {
     {
         let x = read::<f32>(x)?;
         let task = rows_per_task(1);
-        y.par_chunks_mut(task)
-            .zip(x.par_chunks(task))
-            .for_each(|(y, x)| {
-                vectorized(|| match activation {
-                    Activation::Gelu => map(x, y, gelu),
-                    Activation::Relu => map(x, y, |x| x.max(0.0)),
-                });
-            });
+        let tasks = y.par_chunks_mut(task).zip(x.par_chunks(task));
+        match activation {
+            Activation::Gelu => tasks.for_each(|(y, x)| gelu_forward(x, y)),
+            Activation::Relu => tasks.for_each(|(y, x)| relu_forward(x, y)),
+        }
     }
     from_vec(y, x.shape())
 }
@@ -73,30 +70,45 @@ pub fn backward(activation: Activation, x: &Tensor, dy: Tensor) -> Result<Tensor
         let x = &*x;
         let task = rows_per_task(1);
         write(&dy, |dy| {
-            dy.par_chunks_mut(task)
-                .zip(x.par_chunks(task))
-                .for_each(|(dy, x)| {
-                    vectorized(|| match activation {
-                        Activation::Gelu => scale_by(dy, x, gelu_slope),
-                        Activation::Relu => scale_by(dy, x, |x| if x > 0.0 { 1.0 } else { 0.0 }),
-                    });
-                });
+            let tasks = dy.par_chunks_mut(task).zip(x.par_chunks(task));
+            match activation {
+                Activation::Gelu => tasks.for_each(|(dy, x)| gelu_backward(x, dy)),
+                Activation::Relu => tasks.for_each(|(dy, x)| relu_backward(x, dy)),
+            }
         })?;
     }
     Ok(dy)
 }
 
-#[inline(always)]
-fn map(x: &[f32], y: &mut [f32], f: impl Fn(f32) -> f32) {
-    for (y, x) in y.iter_mut().zip(x) {
-        *y = f(*x);
+vectorized! {
+    fn gelu_forward(x: &[f32], y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = gelu(*x);
+        }
     }
 }
 
-#[inline(always)]
-fn scale_by(dy: &mut [f32], x: &[f32], slope: impl Fn(f32) -> f32) {
-    for (dy, x) in dy.iter_mut().zip(x) {
-        *dy *= slope(*x);
+vectorized! {
+    fn gelu_backward(x: &[f32], dy: &mut [f32]) {
+        for (dy, x) in dy.iter_mut().zip(x) {
+            *dy *= gelu_slope(*x);
+        }
+    }
+}
+
+vectorized! {
+    fn relu_forward(x: &[f32], y: &mut [f32]) {
+        for (y, x) in y.iter_mut().zip(x) {
+            *y = x.max(0.0);
+        }
+    }
+}
+
+vectorized! {
+    fn relu_backward(x: &[f32], dy: &mut [f32]) {
+        for (dy, x) in dy.iter_mut().zip(x) {
+            *dy = if *x > 0.0 { *dy } else { 0.0 };
+        }
     }
 }
 

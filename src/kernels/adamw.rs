@@ -70,18 +70,18 @@ pub fn step(
                 let tasks = weights.par_chunks_mut(chunk).zip(moments).enumerate();
                 tasks.for_each(|(task, (weights, (first, second)))| {
                     let at = task * chunk;
-                    vectorized(|| match rows {
-                        None => update.dense(weights, first, second, &values[at..]),
+                    match rows {
+                        None => update_dense(&update, weights, first, second, &values[at..]),
                         Some(rows) => {
-                            let rows = RowList {
+                            let list = RowList {
                                 rows,
                                 values: &values,
                                 width,
                                 first_row: at / width,
                             };
-                            update.rows(weights, first, second, rows);
+                            update_rows(&update, weights, first, second, list);
                         }
-                    });
+                    }
                 });
             })
         })
@@ -164,6 +164,30 @@ impl Update {
                 }
             }
         }
+    }
+}
+
+vectorized! {
+    fn update_dense(
+        update: &Update,
+        weights: &mut [f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        gradient: &[f32],
+    ) {
+        update.dense(weights, first, second, gradient);
+    }
+}
+
+vectorized! {
+    fn update_rows(
+        update: &Update,
+        weights: &mut [f32],
+        first: &mut [f32],
+        second: &mut [f32],
+        list: RowList<'_>,
+    ) {
+        update.rows(weights, first, second, list);
     }
 }
 

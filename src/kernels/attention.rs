@@ -7,7 +7,7 @@
 //! backward, so results do not depend on threads. The dropout mask of a probability follows from
 //! its (token, head) and the key's place in the cell.
 //!
-//! Shapes: q, k, v, context [T, H·d]; the head h is columns h·d..(h+1)·d. log_sums [T, H].
+//! Shapes: q, k, v, context [T, H·d]; the head h is columns h·d..(h+1)·d. log_sums [H, T].
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -38,7 +38,7 @@ pub struct Settings<'a> {
     pub dropout: Option<&'a Dropout>,
 }
 
-/// The context of every token [T, H·d], and the log-sums [T · H] that the backward pass needs.
+/// The context of every token [T, H·d], and the log-sums [H · T] that the backward pass needs.
 ///
 /// # Errors
 /// Shapes that do not fit, or tensors that are not contiguous f32 on the CPU.
@@ -135,6 +135,7 @@ struct Outcome<'a> {
 
 struct Heads<'a> {
     settings: Settings<'a>,
+    num_tokens: usize,
     width: usize,
     head_width: usize,
     scale: f32,
@@ -148,6 +149,7 @@ impl<'a> Heads<'a> {
         let head_width = width / settings.num_heads;
         Self {
             settings,
+            num_tokens: q.len() / width,
             width,
             head_width,
             scale: 1.0 / (head_width as f32).sqrt(),
@@ -204,15 +206,11 @@ impl<'a> Heads<'a> {
             );
             let mut product = MatrixMut::new(scores, m, n, n);
             multiply(self.scale, q, k.transposed(), false, &mut product);
-            vectorized(|| {
-                for (token, scores) in block.clone().zip(scores.chunks_exact_mut(n)) {
-                    let at = token * self.settings.num_heads + head;
-                    let log_sum = softmax(scores, self.settings.dropout, at);
-                    // SAFETY: this task alone has this head of this token.
-                    let kept = unsafe { log_sums.slice(at..at + 1) };
-                    kept.copy_from_slice(&[log_sum]);
-                }
-            });
+            let at = head * self.num_tokens + block.start;
+            // SAFETY: this task alone has this head of this block's tokens.
+            let log_sums = unsafe { log_sums.slice(at..at + m) };
+            let rows = Rows::new(&self.settings, &block, head);
+            softmax_rows(scores, rows, log_sums);
             let v = self.view(self.v, &cell, head);
             // SAFETY: this task alone has this head of this block's tokens.
             let mut to = unsafe { self.view_mut(context, &block, head) };
@@ -244,7 +242,7 @@ impl<'a> Heads<'a> {
                 multiply(self.scale, q, k.transposed(), false, &mut product);
                 let mut product = MatrixMut::new(ds, m, n, n);
                 multiply(1.0, dcontext, v.transposed(), false, &mut product);
-                vectorized(|| self.scores_backward(&block, head, outcome, p, ds));
+                scores_backward(self, &block, head, outcome, p, ds);
                 let (p, ds) = (Matrix::new(p, m, n, n), Matrix::new(ds, m, n, n));
                 // SAFETY: as above; dq is written once per block.
                 let mut dq = unsafe { self.view_mut(&to[0], &block, head) };
@@ -254,11 +252,59 @@ impl<'a> Heads<'a> {
             }
         });
     }
+}
 
-    /// Scores become the dropped probabilities, and the gradients of those the scores' gradients.
-    #[inline(always)]
+/// The numbers under which dropout knows the rows of a block of scores.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
+    dropout: Option<&'a Dropout>,
+    first: usize,
+    step: usize,
+}
+
+impl<'a> Rows<'a> {
+    fn new(settings: &Settings<'a>, block: &Range<usize>, head: usize) -> Self {
+        Self {
+            dropout: settings.dropout,
+            first: block.start * settings.num_heads + head,
+            step: settings.num_heads,
+        }
+    }
+}
+
+vectorized! {
+    /// Rows of scores become dropped probabilities; the log of each row's sum of exponentials is
+    /// left in `log_sums`.
+    fn softmax_rows(scores: &mut [f32], rows: Rows<'_>, log_sums: &mut [f32]) {
+        let n = scores.len() / log_sums.len();
+        for (i, (scores, log_sum)) in scores.chunks_exact_mut(n).zip(log_sums).enumerate() {
+            let largest = max(scores);
+            for score in scores.iter_mut() {
+                *score = exp(*score - largest);
+            }
+            let total = sum(scores);
+            let inverse = 1.0 / total;
+            if let Some(dropout) = rows.dropout {
+                let mask = dropout.row(rows.first + i * rows.step);
+                let kept = dropout.scale() * inverse;
+                for (column, score) in scores.iter_mut().enumerate() {
+                    *score *= if mask.keeps(column) { kept } else { 0.0 };
+                }
+            } else {
+                for score in scores.iter_mut() {
+                    *score *= inverse;
+                }
+            }
+            *log_sum = largest + total.ln();
+        }
+    }
+}
+
+vectorized! {
+    /// Scores `p` become the dropped probabilities, and the gradients `ds` of those the scores'
+    /// gradients.
     fn scores_backward(
-        &self,
+        heads: &Heads<'_>,
         block: &Range<usize>,
         head: usize,
         outcome: Outcome<'_>,
@@ -266,57 +312,30 @@ impl<'a> Heads<'a> {
         ds: &mut [f32],
     ) {
         let n = p.len() / block.len();
-        for ((token, p), ds) in block
-            .clone()
-            .zip(p.chunks_exact_mut(n))
-            .zip(ds.chunks_exact_mut(n))
-        {
-            let at = token * self.width + head * self.head_width;
-            let columns = at..at + self.head_width;
-            let delta = dot(
-                &outcome.context[columns.clone()],
-                &outcome.dcontext[columns],
-            );
-            let at = token * self.settings.num_heads + head;
-            let log_sum = outcome.log_sums[at];
-            if let Some(dropout) = self.settings.dropout {
-                let (mask, kept) = (dropout.row(at), dropout.scale());
+        let rows = Rows::new(&heads.settings, block, head);
+        let log_sums = &outcome.log_sums[head * heads.num_tokens + block.start..];
+        let pairs = p.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n)).zip(log_sums);
+        for (i, ((p, ds), log_sum)) in pairs.enumerate() {
+            let at = (block.start + i) * heads.width + head * heads.head_width;
+            let columns = at..at + heads.head_width;
+            let delta = dot(&outcome.context[columns.clone()], &outcome.dcontext[columns]);
+            if let Some(dropout) = rows.dropout {
+                let mask = dropout.row(rows.first + i * rows.step);
+                let kept = dropout.scale();
                 for (column, (p, ds)) in p.iter_mut().zip(ds).enumerate() {
                     let factor = if mask.keeps(column) { kept } else { 0.0 };
                     let probability = exp(*p - log_sum);
-                    *ds = probability * self.scale * ds.mul_add(factor, -delta);
+                    *ds = probability * heads.scale * ds.mul_add(factor, -delta);
                     *p = probability * factor;
                 }
             } else {
                 for (p, ds) in p.iter_mut().zip(ds) {
                     *p = exp(*p - log_sum);
-                    *ds = *p * self.scale * (*ds - delta);
+                    *ds = *p * heads.scale * (*ds - delta);
                 }
             }
         }
     }
-}
-
-/// Scores become dropped probabilities; returns the log of the sum of their exponentials.
-#[inline(always)]
-fn softmax(scores: &mut [f32], dropout: Option<&Dropout>, row: usize) -> f32 {
-    let largest = max(scores);
-    for score in scores.iter_mut() {
-        *score = exp(*score - largest);
-    }
-    let total = sum(scores);
-    let inverse = 1.0 / total;
-    if let Some(dropout) = dropout {
-        let (mask, kept) = (dropout.row(row), dropout.scale() * inverse);
-        for (column, score) in scores.iter_mut().enumerate() {
-            *score *= if mask.keeps(column) { kept } else { 0.0 };
-        }
-    } else {
-        for score in scores.iter_mut() {
-            *score *= inverse;
-        }
-    }
-    largest + total.ln()
 }
 
 fn blocks(cell: Range<usize>) -> impl Iterator<Item = Range<usize>> {
@@ -340,7 +359,7 @@ fn check(settings: Settings<'_>, tensors: &[&Tensor]) -> Result<(usize, usize)> 
     if tensors.iter().any(|t| t.dims() != [num_tokens, width]) {
         bail!("attention: queries, keys, values and gradients of different shapes");
     }
-    if settings.num_heads == 0 || width % settings.num_heads != 0 {
+    if width == 0 || settings.num_heads == 0 || width % settings.num_heads != 0 {
         bail!(
             "attention: width {width} cannot be cut into {} heads",
             settings.num_heads

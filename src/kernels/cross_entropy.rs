@@ -38,7 +38,7 @@ pub fn forward(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Resul
     let logits = read::<f32>(logits)?;
     let row = Row::new(settings, width);
     let losses = logits.par_chunks(width).zip(labels);
-    let losses = losses.map(|(logits, &label)| vectorized(|| row.loss(logits, label as usize).0));
+    let losses = losses.map(|(logits, &label)| row_loss(&row, logits, label as usize));
     Ok(row.total(losses.collect(), labels))
 }
 
@@ -56,16 +56,25 @@ pub fn forward_backward(
     let losses = write(&logits, |logits| {
         let losses = logits.par_chunks_mut(width).zip(labels);
         losses
-            .map(|(logits, &label)| {
-                vectorized(|| {
-                    let (loss, log_sum) = row.loss(logits, label as usize);
-                    row.gradient(logits, label as usize, log_sum);
-                    loss
-                })
-            })
+            .map(|(logits, &label)| row_gradient(&row, logits, label as usize))
             .collect::<Vec<f64>>()
     })?;
     Ok((row.total(losses, labels), logits))
+}
+
+vectorized! {
+    fn row_loss(row: &Row<'_>, logits: &[f32], label: usize) -> f64 {
+        row.loss(logits, label).0
+    }
+}
+
+vectorized! {
+    /// The loss; logits become their gradient.
+    fn row_gradient(row: &Row<'_>, logits: &mut [f32], label: usize) -> f64 {
+        let (loss, log_sum) = row.loss(logits, label);
+        row.gradient(logits, label, log_sum);
+        loss
+    }
 }
 
 struct Row<'a> {

@@ -99,15 +99,17 @@ pub fn apply(x: Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
     let rows = rows_per_task(width);
     buffers::write(&x, |x| {
         let tasks = x.par_chunks_mut(rows * width.max(1)).enumerate();
-        tasks.for_each(|(task, values)| {
-            vectorized(|| {
-                for (row, values) in values.chunks_exact_mut(width).enumerate() {
-                    dropout.apply(task * rows + row, values);
-                }
-            });
-        });
+        tasks.for_each(|(task, values)| apply_rows(dropout, task * rows, values, width));
     })?;
     Ok(x)
+}
+
+vectorized! {
+    fn apply_rows(dropout: &Dropout, first_row: usize, values: &mut [f32], width: usize) {
+        for (row, values) in (first_row..).zip(values.chunks_exact_mut(width)) {
+            dropout.apply(row, values);
+        }
+    }
 }
 
 #[cfg(test)]

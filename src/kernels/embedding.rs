@@ -36,16 +36,8 @@ pub fn forward(word: &Tensor, types: &Tensor, ids: &[u32], type_ids: &[u32]) -> 
         let rows = rows_per_task(width);
         let tasks = x.par_chunks_mut(rows * width.max(1)).enumerate();
         tasks.for_each(|(task, x)| {
-            vectorized(|| {
-                let pairs = ids[task * rows..].iter().zip(&type_ids[task * rows..]);
-                for (x, (&id, &type_id)) in x.chunks_exact_mut(width).zip(pairs) {
-                    let word = &word[id as usize * width..][..width];
-                    let types = &types[type_id as usize * width..][..width];
-                    for ((x, a), b) in x.iter_mut().zip(word).zip(types) {
-                        *x = a + b;
-                    }
-                }
-            });
+            let at = task * rows;
+            add_pairs(x, word, types, &ids[at..], &type_ids[at..], width);
         });
     }
     from_vec(x, (ids.len(), width))
@@ -75,11 +67,11 @@ pub fn scatter(dx: &Tensor, ids: &[u32], skip: Option<u32>) -> Result<(Vec<u32>,
         .with_min_len(16);
     tasks.for_each(|(sum, run)| {
         if run.len() <= PIECE {
-            vectorized(|| add_rows(sum, dx, run));
+            add_rows(sum, dx, run);
         } else {
             let pieces = run.par_chunks(PIECE).map(|piece| {
                 let mut part = vec![0.0; width];
-                vectorized(|| add_rows(&mut part, dx, piece));
+                add_rows(&mut part, dx, piece);
                 part
             });
             for part in pieces.collect::<Vec<_>>() {
@@ -93,12 +85,35 @@ pub fn scatter(dx: &Tensor, ids: &[u32], skip: Option<u32>) -> Result<(Vec<u32>,
     Ok((rows, values))
 }
 
-#[inline(always)]
-fn add_rows(sum: &mut [f32], dx: &[f32], run: &[(u32, u32)]) {
-    for &(_, row) in run {
-        let from = &dx[row as usize * sum.len()..][..sum.len()];
-        for (sum, from) in sum.iter_mut().zip(from) {
-            *sum += from;
+vectorized! {
+    /// The sums of word and type rows of some tokens.
+    fn add_pairs(
+        x: &mut [f32],
+        word: &[f32],
+        types: &[f32],
+        ids: &[u32],
+        type_ids: &[u32],
+        width: usize,
+    ) {
+        let pairs = ids.iter().zip(type_ids);
+        for (x, (&id, &type_id)) in x.chunks_exact_mut(width).zip(pairs) {
+            let word = &word[id as usize * width..][..width];
+            let types = &types[type_id as usize * width..][..width];
+            for ((x, a), b) in x.iter_mut().zip(word).zip(types) {
+                *x = a + b;
+            }
+        }
+    }
+}
+
+vectorized! {
+    /// Adds the rows of dx that `run` names.
+    fn add_rows(sum: &mut [f32], dx: &[f32], run: &[(u32, u32)]) {
+        for &(_, row) in run {
+            let from = &dx[row as usize * sum.len()..][..sum.len()];
+            for (sum, from) in sum.iter_mut().zip(from) {
+                *sum += from;
+            }
         }
     }
 }

@@ -73,13 +73,7 @@ pub fn forward(
                 .zip(inverse)
                 .enumerate()
                 .for_each(|(task, ((x, y), inverse))| {
-                    vectorized(|| {
-                        let x = x.chunks_exact_mut(width);
-                        let y = y.chunks_exact_mut(width);
-                        for (i, ((x, y), inverse)) in x.zip(y).zip(inverse).enumerate() {
-                            *inverse = row.compute(task * rows + i, x, y);
-                        }
-                    });
+                    rows_forward(&row, task * rows, x, y, inverse);
                 });
         })?;
     }
@@ -126,6 +120,23 @@ impl RowForward<'_> {
     }
 }
 
+vectorized! {
+    /// Some rows, from `first_row` on.
+    fn rows_forward(
+        norm: &RowForward<'_>,
+        first_row: usize,
+        x: &mut [f32],
+        y: &mut [f32],
+        inverse: &mut [f32],
+    ) {
+        let width = norm.weight.len();
+        let rows = x.chunks_exact_mut(width).zip(y.chunks_exact_mut(width));
+        for ((row, (x, y)), inverse) in (first_row..).zip(rows).zip(inverse) {
+            *inverse = norm.compute(row, x, y);
+        }
+    }
+}
+
 /// The gradients of what went into the norm.
 #[derive(Debug)]
 pub struct InputGradients {
@@ -166,9 +177,7 @@ pub fn backward(
             let tasks = dy.par_chunks_mut(chunk).zip(normalized.par_chunks(chunk));
             let tasks = tasks.zip(saved.inverse_deviation.par_chunks(SUM_ROWS));
             let parts: Vec<Vec<f32>> = tasks
-                .map(|((dy, normalized), inverse)| {
-                    vectorized(|| rows_backward(weight, dy, normalized, inverse))
-                })
+                .map(|((dy, normalized), inverse)| rows_backward(weight, dy, normalized, inverse))
                 .collect();
             if let Some(dropout) = dropout {
                 drop_rows(dropout, dy, &mut dropped, width);
@@ -185,28 +194,29 @@ pub fn backward(
     Ok(InputGradients { residual: dy, x })
 }
 
-/// Some rows: dy becomes the gradient of the norm's input; returns the sums for weight and bias.
-#[inline(always)]
-fn rows_backward(weight: &[f32], dy: &mut [f32], normalized: &[f32], inverse: &[f32]) -> Vec<f32> {
-    let width = weight.len();
-    let mut sums = vec![0.0; 2 * width];
-    let (dweight, dbias) = sums.split_at_mut(width);
-    let rows = dy
-        .chunks_exact_mut(width)
-        .zip(normalized.chunks_exact(width));
-    for ((dy, normalized), inverse) in rows.zip(inverse) {
-        for column in 0..width {
-            dweight[column] = dy[column].mul_add(normalized[column], dweight[column]);
-            dbias[column] += dy[column];
-            dy[column] *= weight[column];
+vectorized! {
+    /// Some rows: dy becomes the gradient of the norm's input; returns the sums for weight and bias.
+    fn rows_backward(weight: &[f32], dy: &mut [f32], normalized: &[f32], inverse: &[f32]) -> Vec<f32> {
+        let width = weight.len();
+        let mut sums = vec![0.0; 2 * width];
+        let (dweight, dbias) = sums.split_at_mut(width);
+        let rows = dy
+            .chunks_exact_mut(width)
+            .zip(normalized.chunks_exact(width));
+        for ((dy, normalized), inverse) in rows.zip(inverse) {
+            for column in 0..width {
+                dweight[column] = dy[column].mul_add(normalized[column], dweight[column]);
+                dbias[column] += dy[column];
+                dy[column] *= weight[column];
+            }
+            let mean = sum(dy) / width as f32;
+            let slope = dot(dy, normalized) / width as f32;
+            for (dy, normalized) in dy.iter_mut().zip(normalized) {
+                *dy = inverse * (*dy - mean - normalized * slope);
+            }
         }
-        let mean = sum(dy) / width as f32;
-        let slope = dot(dy, normalized) / width as f32;
-        for (dy, normalized) in dy.iter_mut().zip(normalized) {
-            *dy = inverse * (*dy - mean - normalized * slope);
-        }
+        sums
     }
-    sums
 }
 
 fn drop_rows(dropout: &Dropout, from: &[f32], to: &mut [f32], width: usize) {
@@ -217,14 +227,18 @@ fn drop_rows(dropout: &Dropout, from: &[f32], to: &mut [f32], width: usize) {
         .zip(from.par_chunks(chunk))
         .enumerate();
     tasks.for_each(|(task, (to, from))| {
-        vectorized(|| {
-            let pairs = to.chunks_exact_mut(width).zip(from.chunks_exact(width));
-            for (row, (to, from)) in pairs.enumerate() {
-                to.copy_from_slice(from);
-                dropout.apply(task * rows + row, to);
-            }
-        });
+        drop_some(dropout, task * rows, from, to, width);
     });
+}
+
+vectorized! {
+    fn drop_some(dropout: &Dropout, first_row: usize, from: &[f32], to: &mut [f32], width: usize) {
+        let pairs = to.chunks_exact_mut(width).zip(from.chunks_exact(width));
+        for (row, (to, from)) in (first_row..).zip(pairs) {
+            to.copy_from_slice(from);
+            dropout.apply(row, to);
+        }
+    }
 }
 
 #[cfg(test)]

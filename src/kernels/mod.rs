@@ -8,7 +8,7 @@
 //! by shape alone, and partial sums are added in order.
 //!
 //! Each file ends with the slow, readable reference that it is checked against. `unsafe` is
-//! allowed in this room only, and stands in [`matmul`] and [`attention`].
+//! allowed in this room only, and stands in [`matmul`], [`simd`] and [`attention`].
 
 pub mod activation;
 pub mod adamw;

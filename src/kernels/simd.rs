@@ -1,18 +1,53 @@
 //! Loops that the compiler turns into vector instructions of the machine at hand.
 //!
-//! [`vectorized`] compiles its closure once per instruction set (baseline, AVX2 + FMA, AVX-512)
-//! and picks one at run time; everything called inside must be `#[inline(always)]`. Sums run in
-//! [`LANES`] fixed lanes, so their order depends on the length alone.
-
-use pulp::Arch;
+//! [`vectorized!`] compiles a function once per instruction set (baseline, AVX2 + FMA, AVX-512) and
+//! picks one at run time; what it calls must be `#[inline(always)]`, or it is compiled for the
+//! baseline. Sums run in [`LANES`] fixed lanes, so their order depends on the length alone.
 
 const LANES: usize = 32;
 
-/// Runs `act` with the widest vectors that this machine has.
-#[inline(always)]
-pub(super) fn vectorized<R>(act: impl FnOnce() -> R) -> R {
-    Arch::new().dispatch(act)
+/// Defines a function that is compiled for several instruction sets, of which the widest that the
+/// machine has runs.
+macro_rules! vectorized {
+    (
+        $(#[$doc:meta])*
+        fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block
+    ) => {
+        $(#[$doc])*
+        fn $name($($argument: $type),*) $(-> $result)? {
+            #[inline(always)]
+            fn plain($($argument: $type),*) $(-> $result)? $body
+
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512cd,avx512dq,avx512vl,avx2,fma")]
+                fn avx512($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn avx2($($argument: $type),*) $(-> $result)? {
+                    plain($($argument),*)
+                }
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512cd")
+                    && is_x86_feature_detected!("avx512dq")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("fma")
+                {
+                    // SAFETY: the machine has these instructions (avx512f implies avx2).
+                    return unsafe { avx512($($argument),*) };
+                }
+                if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                    // SAFETY: the machine has these instructions.
+                    return unsafe { avx2($($argument),*) };
+                }
+            }
+            plain($($argument),*)
+        }
+    };
 }
+pub(super) use vectorized;
 
 /// Sum of `x`.
 #[inline(always)]
@@ -155,9 +190,9 @@ mod tests {
         for length in [0, 1, 31, 32, 33, 100] {
             let x: Vec<f32> = (0..length).map(|i| (i % 7) as f32 - 3.0).collect();
             let exact: f32 = x.iter().sum();
-            assert_eq!(vectorized(|| sum(&x)), exact);
+            assert_eq!(sum(&x), exact);
             let squares: f32 = x.iter().map(|x| x * x).sum();
-            assert_eq!(vectorized(|| dot(&x, &x)), squares);
+            assert_eq!(dot(&x, &x), squares);
             let largest = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             assert_eq!(max(&x), largest);
         }

@@ -49,7 +49,7 @@ pub(super) struct Saved {
     k: Tensor,          // [T, D]
     v: Tensor,          // [T, D]
     context: Tensor,    // [T, D]
-    log_sums: Vec<f32>, // [T · H]
+    log_sums: Vec<f32>, // [H · T]
     attention_norm: layer_norm::Saved,
     h: Tensor,         // [T, D]
     inner: Tensor,     // [T, F], before the activation
