@@ -8,9 +8,12 @@ use crate::config::{RunConfig, RunFlags};
 use crate::file::expand_paths;
 use crate::h5ad::H5ad;
 use crate::loader::throughput::{Throughput, measure};
-use crate::loader::{Sampler, Selection};
+use crate::loader::{Collator, DataSet, MlmCollator, PlainCollator, Sampler, Selection};
 use crate::tokenize::{BoundSource, Tokenizer};
 use crate::vocab::{GeneVocab, PhenotypeVocab, Repeats, Vocabulary, canonical_gene_id};
+
+/// Cells on which genes are counted where absent ones are drawn by frequency.
+const WEIGHT_CELLS: u64 = 1000;
 
 /// Flags of `bench`.
 #[derive(Debug, clap::Args)]
@@ -37,6 +40,9 @@ struct ReadArgs {
     /// Read the files as if there were so many copies of each: for a longer measurement
     #[arg(long, value_name = "COPIES", default_value_t = 1)]
     copies: usize,
+    /// Mask the cells too, as mlm does
+    #[arg(long)]
+    masks: bool,
     #[command(flatten)]
     run: RunFlags,
 }
@@ -50,15 +56,29 @@ type Sources = Vec<(Arc<dyn CellSource>, Arc<BoundSource>)>;
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let Part::Read(args) = &args.part;
     let config = args.run.resolve()?;
-    let sources = open(args, &config)?;
+    let (sources, vocabulary) = open(args, &config)?;
     let num_cells = sources.iter().map(|(source, _)| source.num_cells()).sum();
     let sampler = Sampler::new(config.sampler_config(), Selection::All, num_cells)?;
+    let collator: Arc<dyn Collator> = if args.masks {
+        let (masks, num_genes) = (config.mlm_config(), vocabulary.genes().len());
+        let data = DataSet::new(sources.clone());
+        let weights = data.expressed_counts(&Selection::All, WEIGHT_CELLS, num_genes)?;
+        let weights = Some(weights.as_slice());
+        Arc::new(MlmCollator::training(
+            &vocabulary,
+            &masks,
+            config.seed,
+            weights,
+        )?)
+    } else {
+        Arc::new(PlainCollator)
+    };
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut threads = vec![1, config.threads.unwrap_or(cores)];
     threads.dedup();
     println!("threads      cells  seconds    cells/s     tokens/s  non-zeros/s  peak memory");
     for num_threads in threads {
-        if let Some(pass) = measure(&sources, &sampler, num_threads, args.passes)? {
+        if let Some(pass) = measure(&sources, &sampler, &collator, num_threads, args.passes)? {
             print_row(&pass);
         }
     }
@@ -81,20 +101,20 @@ fn print_row(pass: &Throughput) {
     );
 }
 
-fn open(args: &ReadArgs, config: &RunConfig) -> anyhow::Result<Sources> {
+fn open(args: &ReadArgs, config: &RunConfig) -> anyhow::Result<(Sources, Arc<Vocabulary>)> {
     let options = config.open_options();
     let mut files = Vec::new();
     for path in expand_paths(&args.files)? {
         files.push(Arc::new(H5ad::open(&path, &options)?));
     }
     let vocabulary = Arc::new(vocabulary(&files, config)?);
-    let tokenizer = Tokenizer::new(vocabulary, config.tokenize_config()?)?;
+    let tokenizer = Tokenizer::new(Arc::clone(&vocabulary), config.tokenize_config()?)?;
     let mut sources: Sources = Vec::new();
     for file in files {
         let bound = Arc::new(tokenizer.bind(file.as_ref())?);
         sources.extend((0..args.copies).map(|_| (Arc::clone(&file) as _, Arc::clone(&bound))));
     }
-    Ok(sources)
+    Ok((sources, vocabulary))
 }
 
 /// Every gene and every value of the files.

@@ -426,7 +426,7 @@ fn throughput_counts_every_cell_and_value() {
     let sources = [(Arc::new(cells) as Arc<dyn CellSource>, bound)];
     let sampler = Sampler::new(SamplerConfig::default(), Selection::All, 90).unwrap();
     for threads in [1, 2] {
-        let pass = throughput::measure(&sources, &sampler, threads, 2)
+        let pass = throughput::measure(&sources, &sampler, &masks(), threads, 2)
             .unwrap()
             .unwrap();
         assert_eq!(

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::collator::PlainCollator;
+use super::collator::Collator;
 use super::data_set::DataSet;
 use super::error::LoaderError;
 use super::sampler::Sampler;
@@ -45,14 +45,15 @@ struct Counted {
     non_zeros: Arc<AtomicU64>,
 }
 
-/// Epochs of `sampler` over `sources`, without masks, read by `num_threads` threads (one: the
-/// caller reads); the fastest of `num_passes` epochs is told.
+/// Epochs of `sampler` over `sources`, read by `num_threads` threads (one: the caller reads); the
+/// fastest of `num_passes` epochs is told.
 ///
 /// # Errors
 /// A cell that cannot be read or made into tokens.
 pub fn measure(
     sources: &[(Arc<dyn CellSource>, Arc<BoundSource>)],
     sampler: &Sampler,
+    collator: &Arc<dyn Collator>,
     num_threads: usize,
     num_passes: u64,
 ) -> Result<Option<Throughput>, LoaderError> {
@@ -70,7 +71,7 @@ pub fn measure(
         num_workers,
         ..LoaderConfig::default()
     };
-    let mut loader = Loader::new(data_set, sampler.clone(), Arc::new(PlainCollator), config)?;
+    let mut loader = Loader::new(data_set, sampler.clone(), Arc::clone(collator), config)?;
     let mut fastest: Option<Throughput> = None;
     for epoch in 0..num_passes {
         loader.set_epoch(epoch);
