@@ -8,6 +8,7 @@
 //! | 0 | [`cell`] ∘ | the nouns that cross rooms: [`cell::CellSource`], [`cell::TokenizedCell`], [`cell::PackedBatch`] |
 //! | 0 | [`rng`] ∘ | every random stream, derived from (seed, stream, epoch, id) |
 //! | 0 | [`file`](mod@file) ∘ | read and write whose errors name the path; atomic files and folders; path patterns |
+//! | 0 | [`metrics`] ∘ | how good predictions and clusters are, from numbers alone |
 //! | 0 | [`buffers`] | read and write views of candle tensors |
 //! | 1 | [`h5ad`] ∘ | AnnData files of any encoding: row blocks and obs columns; knows no tokens |
 //! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
@@ -20,7 +21,7 @@
 //! | 3 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
 //! | 4 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |
 //! | 5 | [`prepare`] ∘ | jobs on data: build vocabularies, simulate cells |
-//! | 5 | [`train`] | the loop, hooks, checkpoints, evaluation, metrics |
+//! | 5 | [`train`] | the loop, hooks, checkpoints, evaluation |
 //! | 6 | [`quickstart`] | a first run, on simulated cells or the user's |
 //! | 7 | [`cli`] | one file per subcommand: flags and `run`, no logic |
 
@@ -32,6 +33,7 @@ pub mod file;
 pub mod h5ad;
 pub mod kernels;
 pub mod loader;
+pub mod metrics;
 pub mod model;
 pub mod optim;
 pub mod parameters;

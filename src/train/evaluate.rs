@@ -14,13 +14,13 @@ use std::time::Instant;
 use anyhow::Result;
 
 use super::baseline::Baselines;
-use super::confusion::Confusion;
 use super::figures::{Evaluation, GeneFigures, PhenotypeFigures, Setting};
 use crate::cell::PackedBatch;
 use crate::loader::{
     DataSet, EvalMasking, Loader, LoaderConfig, MlmCollator, MlmConfig, Sampler, SamplerConfig,
     Selection, Shuffle,
 };
+use crate::metrics::{Confusion, argmax};
 use crate::model::GeneBertForMaskedLM;
 use crate::vocab::Vocabulary;
 
@@ -84,11 +84,6 @@ impl Tally {
     fn share(&self, right: u64) -> f64 {
         right as f64 / (self.confusion.total() as f64).max(1.0)
     }
-}
-
-fn argmax(values: &[f32]) -> usize {
-    let better = |best: usize, i: usize| if values[i] > values[best] { i } else { best };
-    (0..values.len()).reduce(better).unwrap_or(0)
 }
 
 /// Cross entropy of one row, in nats.

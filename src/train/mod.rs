@@ -9,7 +9,6 @@
 
 pub mod baseline;
 pub mod checkpoint;
-pub mod confusion;
 pub mod data;
 pub mod evaluate;
 pub mod figures;

@@ -1,6 +1,7 @@
 //! The integration tests: goldens, and the real command in a fresh folder.
 
 mod bad_use;
+mod golden_metrics;
 mod golden_model;
 mod golden_tokenize;
 mod hostile_h5ad;

@@ -1,0 +1,164 @@
+//! Predictions with probabilities, and all figures of them.
+
+use serde::Serialize;
+
+use super::confusion::{ClassFigures, Confusion, mean};
+use super::ranking::auroc;
+
+/// Classes among which the right one counts for `top3_accuracy`.
+const TOP: usize = 3;
+
+/// What classes were predicted, and with what probability.
+#[derive(Debug, Clone, Default)]
+pub struct Predictions {
+    confusion: Confusion,
+    truths: Vec<u32>,        // [N]
+    probabilities: Vec<f32>, // [N, C]
+    log_loss_sum: f64,
+    right_in_top: u64,
+}
+
+/// How good predictions are, over all classes.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Figures {
+    /// Predictions.
+    pub num_cells: u64,
+    /// Share that is right.
+    pub accuracy: f64,
+    /// Mean recall over the classes present in the truth.
+    pub balanced_accuracy: f64,
+    /// Mean precision over the classes present in truth or prediction.
+    pub macro_precision: f64,
+    /// Mean recall over the same classes.
+    pub macro_recall: f64,
+    /// Mean F1 over the same classes.
+    pub macro_f1: f64,
+    /// Mean F1 weighted by the number of cells.
+    pub weighted_f1: f64,
+    /// Harmonic mean of macro precision and macro recall.
+    pub f1_harmonic: f64,
+    /// Share whose class is among the three most probable.
+    pub top3_accuracy: f64,
+    /// Matthews' correlation, -1..=1.
+    pub mcc: f64,
+    /// Cohen's kappa, at most 1.
+    pub kappa: f64,
+    /// Mean over classes of the area under the ROC curve, one class against the rest; `None` where
+    /// no class has both cells and other cells.
+    pub auroc: Option<f64>,
+    /// Mean negative logarithm of the true class' probability, in nats.
+    pub log_loss: f64,
+}
+
+impl Predictions {
+    /// None yet, of `num_classes` classes.
+    pub fn new(num_classes: usize) -> Self {
+        Self {
+            confusion: Confusion::new(num_classes),
+            ..Self::default()
+        }
+    }
+
+    /// Adds a prediction: `probabilities` \[C\] and the true class. The answer is the most probable
+    /// class, the first of equals. What does not fit the number of classes is a caller's error and
+    /// is not counted.
+    pub fn add(&mut self, truth: usize, probabilities: &[f64]) {
+        let num_classes = self.confusion.num_classes();
+        if truth >= num_classes || probabilities.len() != num_classes {
+            return;
+        }
+        self.confusion.add(truth, argmax(probabilities));
+        let own = probabilities[truth];
+        let is_before = |(class, &p): (usize, &f64)| p > own || (p == own && class < truth);
+        let before = probabilities.iter().enumerate().filter(|&c| is_before(c));
+        self.right_in_top += u64::from(before.count() < TOP);
+        self.log_loss_sum -= own.max(f64::EPSILON).ln();
+        self.truths.push(truth as u32);
+        self.probabilities
+            .extend(probabilities.iter().map(|&p| p as f32));
+    }
+
+    /// Which class was answered for which.
+    pub fn confusion(&self) -> &Confusion {
+        &self.confusion
+    }
+
+    /// The table by class.
+    pub fn per_class(&self) -> Vec<ClassFigures> {
+        self.confusion.per_class()
+    }
+
+    /// The area under the ROC curve of each class against the rest, where there is one.
+    pub fn auroc_per_class(&self) -> Vec<Option<f64>> {
+        let num_classes = self.confusion.num_classes();
+        let of = |class: usize| {
+            let rows = self.probabilities.chunks_exact(num_classes);
+            let truths = self.truths.iter().map(|&truth| truth as usize == class);
+            auroc(rows.map(|row| row[class]).zip(truths))
+        };
+        (0..num_classes).map(of).collect()
+    }
+
+    /// All figures.
+    pub fn figures(&self) -> Figures {
+        let m = &self.confusion;
+        let num_cells = m.total();
+        let per_cell = 1.0 / (num_cells as f64).max(1.0);
+        let areas: Vec<f64> = self.auroc_per_class().into_iter().flatten().collect();
+        Figures {
+            num_cells,
+            accuracy: m.accuracy(),
+            balanced_accuracy: m.balanced_accuracy(),
+            macro_precision: m.macro_precision(),
+            macro_recall: m.macro_recall(),
+            macro_f1: m.macro_f1(),
+            weighted_f1: m.weighted_f1(),
+            f1_harmonic: m.f1_harmonic(),
+            top3_accuracy: self.right_in_top as f64 * per_cell,
+            mcc: m.mcc(),
+            kappa: m.kappa(),
+            auroc: (!areas.is_empty()).then(|| mean(areas.into_iter())),
+            log_loss: self.log_loss_sum * per_cell,
+        }
+    }
+}
+
+/// The place of the greatest value, the first of equals; 0 where there is none.
+pub fn argmax<T: PartialOrd>(values: &[T]) -> usize {
+    let better = |best: usize, i: usize| if values[i] > values[best] { i } else { best };
+    (0..values.len()).reduce(better).unwrap_or(0)
+}
+
+/// The probabilities of logits.
+pub fn softmax(logits: &[f32]) -> Vec<f64> {
+    let max = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut values: Vec<f64> = logits.iter().map(|&x| f64::from(x - max).exp()).collect();
+    let sum: f64 = values.iter().sum();
+    values.iter_mut().for_each(|value| *value /= sum);
+    values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_that_do_not_exist_are_none_and_misfits_are_not_counted() {
+        let mut predictions = Predictions::new(2);
+        assert_eq!(predictions.figures().auroc, None);
+        predictions.add(1, &[0.25, 0.75]);
+        predictions.add(2, &[0.5, 0.5]);
+        predictions.add(0, &[1.0]);
+        let figures = predictions.figures();
+        assert_eq!((figures.num_cells, figures.accuracy), (1, 1.0));
+        assert_eq!(figures.auroc, None);
+        assert!((figures.log_loss + 0.75f64.ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn large_logits_have_probabilities() {
+        assert_eq!(softmax(&[1e5, 0.0]), [1.0, 0.0]);
+        assert_eq!(softmax(&[3.0; 4]), [0.25; 4]);
+        assert_eq!(argmax(&[1.0, 2.0, 2.0]), 1);
+    }
+}
