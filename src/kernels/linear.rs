@@ -6,7 +6,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
-use super::matmul::{Matrix, MatrixMut, multiply, stripe_rows};
+use super::matmul::{Matrix, MatrixMut, Shared, multiply, stripe_rows};
 use super::parallel::column_sums;
 use crate::buffers::{Target, from_vec, read, write};
 
@@ -103,18 +103,27 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, dw: &Target) -> Result<()> {
         );
     }
     let (dy, x) = (read::<f32>(dy)?, read::<f32>(x)?);
-    let (dy, x) = (&*dy, Matrix::new(&x, n, inner, inner));
-    let rows = weight_stripe_rows(outer);
+    let (dy, x) = (&*dy, &*x);
+    let columns = weight_tile_columns(outer, inner);
+    let starts = (0..outer).step_by(WEIGHT_TILE_ROWS);
+    let tiles: Vec<(usize, usize)> = starts
+        .flat_map(|row| (0..inner).step_by(columns).map(move |column| (row, column)))
+        .collect();
     write(&dw.tensor, |values| {
-        values
-            .par_chunks_mut(rows * inner.max(1))
-            .enumerate()
-            .for_each(|(stripe, values)| {
-                let count = values.len() / inner;
-                let at = (stripe * rows).min(dy.len());
-                let dy = Matrix::new(&dy[at..], n, count, outer);
-                let mut product = MatrixMut::new(values, count, inner, inner);
-                multiply(1.0, dy.transposed(), x, dw.add, &mut product);
+        let values = Shared::new(values);
+        tiles
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|(row, column)| {
+                let (height, width) = (
+                    WEIGHT_TILE_ROWS.min(outer - row),
+                    columns.min(inner - column),
+                );
+                let dy = Matrix::new(&dy[row.min(dy.len())..], n, height, outer);
+                let x = Matrix::new(&x[column.min(x.len())..], n, width, inner);
+                // SAFETY: no two tiles share an element.
+                let mut tile = unsafe { values.matrix(row * inner + column, height, width, inner) };
+                multiply(1.0, dy.transposed(), x, dw.add, &mut tile);
             });
     })
 }
@@ -129,9 +138,12 @@ pub fn backward_bias(dy: &Tensor, db: &Target) -> Result<()> {
     db.put(&sums)
 }
 
-/// Weight gradients have few rows and a long inner side: thin stripes keep every thread busy.
-fn weight_stripe_rows(rows: usize) -> usize {
-    rows.div_ceil(16).next_multiple_of(16).clamp(32, 384)
+/// Weight gradients are small and have a long inner side: they are cut into tiles, square enough
+/// for little to be packed twice, and enough of them for every thread.
+const WEIGHT_TILE_ROWS: usize = 128;
+
+fn weight_tile_columns(rows: usize, columns: usize) -> usize {
+    if rows * columns > 256 * 256 { 256 } else { 128 }
 }
 
 fn add_to_rows(values: &mut [f32], bias: &[f32]) {

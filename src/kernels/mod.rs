@@ -8,7 +8,8 @@
 //! by shape alone, and partial sums are added in order.
 //!
 //! Each file ends with the slow, readable reference that it is checked against. `unsafe` is
-//! allowed in this room only, and stands in [`matmul`], [`simd`] and [`attention`].
+//! allowed in this room only, and stands in [`matmul`], [`simd`], [`linear`], [`attention`] and
+//! [`memory`].
 
 pub mod activation;
 pub mod adamw;
@@ -20,6 +21,7 @@ pub mod grad_norm;
 pub mod layer_norm;
 pub mod linear;
 mod matmul;
+pub mod memory;
 mod parallel;
 pub mod rows;
 mod simd;

@@ -8,6 +8,7 @@ use super::embeddings::Embeddings;
 use crate::cell::PackedBatch;
 use crate::kernels::dropout::{Dropout, DropoutKey};
 use crate::kernels::layer_norm;
+use crate::kernels::memory::keep_freed_memory;
 use crate::parameters::{Gradients, ParameterSpec, Parameters};
 
 /// Dropout sites from here on belong to heads.
@@ -35,6 +36,7 @@ impl Encoder {
     }
 
     pub(super) fn new(config: &GeneBertConfig, parameters: &Parameters) -> Result<Self> {
+        keep_freed_memory();
         let blocks = (0..config.num_hidden_layers).map(|i| Block::new(config, parameters, i));
         Ok(Self {
             config: config.clone(),

@@ -33,6 +33,8 @@ pub struct Gradients {
     names: Vec<String>,
     shapes: Vec<Vec<usize>>,
     entries: Vec<Option<Gradient>>,
+    /// Memory of forgotten dense gradients, to be used again.
+    spare: Vec<Option<Tensor>>,
 }
 
 impl Gradients {
@@ -42,12 +44,18 @@ impl Gradients {
             names: parameters.names().to_vec(),
             shapes: parameters.iter().map(|(_, v)| v.dims().to_vec()).collect(),
             entries: vec![None; parameters.len()],
+            spare: vec![None; parameters.len()],
         }
     }
 
-    /// Forgets every gradient.
+    /// Forgets every gradient; the memory of dense ones is kept for the next batch, so no handle
+    /// on one should outlive this.
     pub fn clear(&mut self) {
-        self.entries.fill_with(|| None);
+        for (entry, spare) in self.entries.iter_mut().zip(&mut self.spare) {
+            if let Some(Gradient::Dense(tensor)) = entry.take() {
+                *spare = Some(tensor);
+            }
+        }
     }
 
     /// Number of parameters.
@@ -95,10 +103,13 @@ impl Gradients {
         let (tensor, add) = match self.entries[index].take() {
             Some(Gradient::Dense(tensor)) => (tensor, true),
             Some(Gradient::Rows(rows)) => (spread(&rows, shape)?, true),
-            None => {
-                let count = shape.iter().product();
-                (from_vec(vec![0.0; count], shape.as_slice())?, false)
-            }
+            None => match self.spare[index].take() {
+                Some(tensor) => (tensor, false),
+                None => {
+                    let count = shape.iter().product();
+                    (from_vec(vec![0.0; count], shape.as_slice())?, false)
+                }
+            },
         };
         self.entries[index] = Some(Gradient::Dense(tensor.clone()));
         Ok(Target { tensor, add })
@@ -277,5 +288,12 @@ mod tests {
         assert_eq!(values(&sparse), expected.map(|x| x / 2.0));
         assert!(sparse.add_rows(0, rows(&[9], &[0.0, 0.0])).is_ok());
         assert!(sparse.to_dense("table").is_err(), "row 9 of 5");
+        dense.clear();
+        assert!(dense.is_empty());
+        dense.add(&other).unwrap();
+        assert_eq!(values(&dense), values(&other));
+        dense.clear();
+        dense.dense(0).unwrap().put(&[1.0; 10]).unwrap();
+        assert_eq!(values(&dense), [1.0; 10]);
     }
 }
