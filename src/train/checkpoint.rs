@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::file::{StagedDir, read_json, write_atomic};
 use crate::loader::LoaderState;
-use crate::model::{GeneBertConfig, Parameters};
+use crate::model::Parameters;
 use crate::optim::AdamW;
 use crate::tokenize::TokenizeConfig;
 use crate::vocab::Vocabulary;
@@ -71,8 +71,8 @@ impl TrainerState {
 
 /// Everything a checkpoint holds.
 pub struct Contents<'a> {
-    /// The model's shape.
-    pub model: &'a GeneBertConfig,
+    /// `config.json`: the model's shape, and what it answers.
+    pub model_json: &'a Value,
     /// Its weights.
     pub parameters: &'a Parameters,
     /// Tokens and genes.
@@ -95,10 +95,7 @@ pub fn save(path: &Path, contents: &Contents<'_>) -> Result<()> {
     let staged = StagedDir::new(path)?;
     let dir = staged.path();
     let json = |value: &Value| serde_json::to_vec_pretty(value);
-    write_atomic(
-        &dir.join("config.json"),
-        &json(&serde_json::to_value(contents.model)?)?,
-    )?;
+    write_atomic(&dir.join("config.json"), &json(contents.model_json)?)?;
     contents.parameters.save(&dir.join("model.safetensors"))?;
     contents
         .vocabulary

@@ -1,11 +1,12 @@
 //! Training: the only place where model, loader and optimizer meet.
 //!
-//! [`pretrain`] goes from a resolved configuration to a trained model: [`data`] opens and divides
-//! the cells, [`start`] settles vocabulary and weights, [`trainer`] is the loop, [`evaluate`]
-//! measures on held-out cells next to [`baseline`]s and gives [`figures`]; [`checkpoint`] is what
-//! stands on disk. Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are
-//! [`hooks`] of the loop; the loop knows none of them. Resuming is exact to the bit: all that a
-//! step depends on is its number, the place in the data, weights and moments.
+//! [`run`] goes from a resolved configuration to a trained model, with what the [`task`] brings
+//! ([`pretrain`]): [`data`] opens and divides the cells, [`start`] settles vocabulary and weights,
+//! [`trainer`] is the loop, [`evaluate`] measures on held-out cells next to [`baseline`]s and gives
+//! [`figures`]; [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
+//! Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are [`hooks`] of the loop;
+//! the loop knows none of them. Resuming is exact to the bit: all that a step depends on is its
+//! number, the place in the data, weights and moments.
 
 pub mod baseline;
 pub mod checkpoint;
@@ -14,7 +15,10 @@ pub mod evaluate;
 pub mod figures;
 pub mod hooks;
 pub mod pretrain;
+pub mod resume;
+pub mod run;
 mod run_folder;
 mod signal;
 pub mod start;
+pub mod task;
 pub mod trainer;

@@ -1,25 +1,24 @@
 //! The training loop: batches in, optimizer steps out, everything else through hooks.
 //!
 //! A step takes `gradient_accumulation_steps` batches (fewer at the end of an epoch) and divides
-//! their summed loss by their summed number of labels, so that a step's gradient does not depend
-//! on how its cells were cut into batches. Dropout is keyed by the number of the batch. All that a
-//! step depends on is in the checkpoint; resuming is therefore exact to the bit.
+//! their summed loss by their summed number of labels (or class weights), so that a step's gradient
+//! does not depend on how its cells were cut into batches. Dropout is keyed by the number of the
+//! batch. All that a step depends on is in the checkpoint; resuming is therefore exact to the bit.
 
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use super::checkpoint::{self, Contents, TrainerState};
-use super::evaluate::Evaluator;
 use super::figures::Evaluation;
 use super::hooks::{Request, RunEnd, RunStart, StepReport, TrainHook};
 use super::signal;
+use super::task::Task;
 use crate::cell::PackedBatch;
 use crate::loader::Loader;
-use crate::model::{
-    DropoutKey, GeneBertConfig, GeneBertForMaskedLM, Gradients, LossConfig, Parameters,
-};
+use crate::model::{DropoutKey, Gradients, LossSum, Parameters};
 use crate::optim::{AdamW, ScheduleConfig, clip_scale, global_norm};
 use crate::tokenize::TokenizeConfig;
 use crate::vocab::Vocabulary;
@@ -44,16 +43,14 @@ pub struct LoopSettings {
     pub max_grad_norm: f64,
     /// An evaluation every so many steps, and at the end.
     pub eval_steps: u64,
-    /// The loss.
-    pub loss: LossConfig,
 }
 
 /// What does not change while a run goes on.
 pub struct Fixed {
     /// The run folder.
     pub output_dir: PathBuf,
-    /// The model's shape.
-    pub model_config: GeneBertConfig,
+    /// `config.json`: the model's shape, and what it answers.
+    pub model_json: Value,
     /// Tokens and genes.
     pub vocabulary: std::sync::Arc<Vocabulary>,
     /// How cells become tokens.
@@ -70,14 +67,12 @@ pub struct Trainer {
     pub settings: LoopSettings,
     /// All weights.
     pub parameters: Parameters,
-    /// The model over them.
-    pub model: GeneBertForMaskedLM,
+    /// The model over them, its loss and its held-out cells.
+    pub task: Box<dyn Task>,
     /// AdamW and its moments.
     pub optimizer: AdamW,
     /// Training cells.
     pub loader: Loader,
-    /// Held-out cells; `None`: there are none.
-    pub evaluator: Option<Evaluator>,
     /// Users of the loop's events.
     pub hooks: Vec<Box<dyn TrainHook>>,
     /// Where the run stands.
@@ -201,10 +196,13 @@ impl Trainer {
         if batches.is_empty() {
             return Ok(None);
         }
-        let num_labels: usize = batches.iter().map(|b| b.labels.len()).sum();
-        let (loss_sum, gradients) = self.gradients(&batches)?;
-        let mean = 1.0 / num_labels.max(1) as f64;
-        let (loss, grad_norm) = (loss_sum * mean, global_norm(&gradients)? * mean);
+        let (total, gradients) = self.gradients(&batches)?;
+        let mean = if total.weight > 0.0 {
+            1.0 / total.weight
+        } else {
+            1.0
+        };
+        let (loss, grad_norm) = (total.sum * mean, global_norm(&gradients)? * mean);
         let learning_rate = self
             .settings
             .schedule
@@ -226,22 +224,23 @@ impl Trainer {
     }
 
     /// The loss summed over all labels of `batches`, and its gradients.
-    fn gradients(&self, batches: &[PackedBatch]) -> Result<(f64, Gradients)> {
+    fn gradients(&self, batches: &[PackedBatch]) -> Result<(LossSum, Gradients)> {
         let mut gradients = Gradients::new(&self.parameters);
-        let mut loss_sum = 0.0;
+        let mut total = LossSum::default();
         for (i, batch) in batches.iter().enumerate() {
             let number = self.state.step * self.settings.accumulation as u64 + i as u64;
             let dropout = DropoutKey {
                 seed: self.settings.seed,
                 step: number,
             };
-            let loss = &self.settings.loss;
             let loss = self
-                .model
-                .loss_and_gradients(batch, loss, Some(dropout), &mut gradients)?;
-            loss_sum += loss.sum;
+                .task
+                .loss_and_gradients(batch, dropout, &mut gradients)?;
+            total.sum += loss.sum;
+            total.weight += loss.weight;
+            total.num_labels += loss.num_labels;
         }
-        Ok((loss_sum, gradients))
+        Ok((total, gradients))
     }
 
     fn skipped(&mut self, of: &[PackedBatch], loss: f64, norm: f64, in_a_row: u64) -> Result<()> {
@@ -296,15 +295,13 @@ impl Trainer {
     fn is_evaluation_due(&self) -> bool {
         let step = self.state.step;
         let every = step.is_multiple_of(self.settings.eval_steps.max(1));
-        self.evaluator.is_some() && (every || step == self.settings.total_steps)
+        self.task.evaluates() && (every || step == self.settings.total_steps)
     }
 
     fn evaluate(&mut self) -> Result<(Request, Option<Evaluation>)> {
-        let epoch = self.epoch();
-        let Some(evaluator) = &self.evaluator else {
+        let Some(figures) = self.task.evaluate(self.state.step, self.epoch())? else {
             return Ok((Request::none(), None));
         };
-        let figures = evaluator.evaluate(&self.model, self.state.step, epoch)?;
         let request = self.each(|hook| hook.on_evaluation(&figures))?;
         Ok((request, Some(figures)))
     }
@@ -338,7 +335,7 @@ impl Trainer {
         self.state.hooks = states.collect();
         let path = self.fixed.output_dir.join(name);
         let contents = Contents {
-            model: &self.fixed.model_config,
+            model_json: &self.fixed.model_json,
             parameters: &self.parameters,
             vocabulary: &self.fixed.vocabulary,
             tokenize: &self.fixed.tokenize,

@@ -1,0 +1,211 @@
+//! A run from its settings to its end, whatever it learns: the run folder, the loop's numbers, what
+//! is resumed, and what is said on the screen. What differs between tasks comes as [`Prepared`].
+//!
+//! Order of what can fail: settings, run folder, files, vocabulary, labels, model; nothing is
+//! written before all of it is settled.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use serde_json::Value;
+
+use super::checkpoint::{self, TrainerState};
+use super::data::Files;
+use super::hooks::{self, HookSettings};
+use super::run_folder;
+use super::signal;
+use super::start::Start;
+use super::task::Task;
+use super::trainer::{Fixed, LoopSettings, Outcome, Trainer};
+use crate::config::RunConfig;
+use crate::loader::Loader;
+use crate::optim::AdamW;
+
+/// What a task brings to a run.
+pub struct Prepared {
+    /// Vocabulary, tokens and weights.
+    pub start: Start,
+    /// The training cells, collated for the task.
+    pub loader: Loader,
+    /// Loss and measure.
+    pub task: Box<dyn Task>,
+    /// `config.json` of the checkpoints.
+    pub model_json: Value,
+    /// The subcommand.
+    pub command: &'static str,
+}
+
+/// What is asked of a run besides its settings.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The checkpoint folder to continue from.
+    pub resume: Option<&'a Path>,
+    /// Whether a run that stands in the folder is deleted, once everything else is settled.
+    pub overwrite: bool,
+}
+
+/// Opens the files, lets the task `prepare` itself, and trains. The settings have been validated.
+///
+/// # Errors
+/// A run folder in use, unreadable files, what `prepare` refuses, a checkpoint that does not fit.
+/// Nothing is left half-written.
+pub fn run(
+    config: &RunConfig,
+    asked: Asked<'_>,
+    prepare: impl FnOnce(&Files) -> Result<Prepared>,
+) -> Result<Outcome> {
+    let output_dir = config.output_dir.clone().context(
+        "no run folder was given\nhint: --output_dir FOLDER says where checkpoints and metrics go",
+    )?;
+    run_folder::check(&output_dir, asked.resume.is_some() || asked.overwrite)?;
+    if let Some(threads) = config.threads {
+        // Fails only if the pool exists already, as in a second run of one process: then it stays.
+        let _ = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .build_global();
+    }
+    let files = Files::open(config)?;
+    let prepared = prepare(&files)?;
+    let command = prepared.command;
+    let mut trainer = assemble(config, asked, output_dir, prepared)?;
+    signal::install();
+    let outcome = trainer.train()?;
+    println!("{}", closing(&outcome, &trainer, command));
+    Ok(outcome)
+}
+
+fn assemble(
+    config: &RunConfig,
+    asked: Asked<'_>,
+    output_dir: PathBuf,
+    prepared: Prepared,
+) -> Result<Trainer> {
+    let Prepared {
+        start,
+        mut loader,
+        task,
+        model_json,
+        ..
+    } = prepared;
+    let settings = loop_settings(config, &loader)?;
+    let mut optimizer = AdamW::new(&start.parameters, config.adamw_config())?;
+    let mut state = TrainerState::new(loader.state());
+    if let Some(checkpoint) = asked.resume {
+        state = checkpoint::load_state(checkpoint)?;
+        loader.resume(&state.loader).with_context(|| {
+            format!(
+                "{}: this checkpoint is of other data or settings",
+                checkpoint.display()
+            )
+        })?;
+        optimizer.load(&checkpoint.join("optimizer.safetensors"))?;
+        println!(
+            "Resuming from {} at step {}",
+            checkpoint.display(),
+            state.step
+        );
+    }
+    let run_toml = config.to_toml()?;
+    println!("{}", describe_model(&start, &settings));
+    println!(
+        "Settings (also in {}):\n{run_toml}",
+        output_dir.join("run.toml").display()
+    );
+    if asked.overwrite {
+        run_folder::clear(&output_dir)?;
+    }
+    run_folder::create(&output_dir, &run_toml)?;
+    let hooks = hooks::standard(&hook_settings(config, &settings));
+    let fixed = Fixed {
+        output_dir,
+        model_json,
+        vocabulary: start.vocabulary,
+        tokenize: start.tokenize,
+        run_toml,
+    };
+    Ok(Trainer {
+        fixed,
+        settings,
+        parameters: start.parameters,
+        task,
+        optimizer,
+        loader,
+        hooks,
+        state,
+    })
+}
+
+fn loop_settings(config: &RunConfig, loader: &Loader) -> Result<LoopSettings> {
+    let accumulation = config.gradient_accumulation_steps.max(1);
+    let steps_per_epoch = loader.batches_per_epoch().div_ceil(accumulation as u64);
+    if steps_per_epoch == 0 {
+        bail!(
+            "there is no cell to train on\nhint: look at the files with `gene-bert info`; an \
+             --eval_fraction of 1 or --unknown-phenotype skip may have taken all cells"
+        );
+    }
+    let total_steps = match config.max_steps {
+        Some(steps) => steps,
+        None => {
+            let epochs = config.num_train_epochs.unwrap_or(3.0);
+            (epochs * steps_per_epoch as f64).ceil() as u64
+        }
+    };
+    Ok(LoopSettings {
+        seed: config.seed,
+        total_steps,
+        steps_per_epoch,
+        accumulation,
+        schedule: config.schedule_config(total_steps),
+        max_grad_norm: config.max_grad_norm,
+        eval_steps: config.eval_steps.unwrap_or(steps_per_epoch),
+    })
+}
+
+fn hook_settings(config: &RunConfig, settings: &LoopSettings) -> HookSettings {
+    HookSettings {
+        logging_steps: config.logging_steps,
+        save_steps: config.save_steps.unwrap_or(settings.steps_per_epoch),
+        save_total_limit: config.save_total_limit,
+        metric: config.metric_for_best_model.clone(),
+        patience: config.early_stopping_patience,
+    }
+}
+
+fn describe_model(start: &Start, settings: &LoopSettings) -> String {
+    let c = &start.model_config;
+    format!(
+        "Model: {} blocks, hidden size {}, {} heads, {:.2} M parameters ({})\n\
+         Steps: {} ({} per epoch), {} of them warm-up",
+        c.num_hidden_layers,
+        c.hidden_size,
+        c.num_attention_heads,
+        start.parameters.num_weights() as f64 / 1e6,
+        start.origin,
+        settings.total_steps,
+        settings.steps_per_epoch,
+        settings.schedule.warmup_steps,
+    )
+}
+
+/// What stands at the end of a run's output.
+fn closing(outcome: &Outcome, trainer: &Trainer, command: &str) -> String {
+    let mut text = String::new();
+    if let Some(evaluation) = &outcome.evaluation {
+        text += &format!(
+            "\nHeld-out cells: {}\n{}",
+            evaluation.num_cells,
+            evaluation.table()
+        );
+    }
+    let step = outcome.step;
+    if let Some(reason) = &outcome.stopped {
+        text += &format!("\nStopped at step {step}: {reason}");
+    }
+    text += &format!("\nSaved: {}", outcome.checkpoint.display());
+    if outcome.interrupted {
+        let folder = trainer.fixed.output_dir.display();
+        text += &format!("\nContinue with: gene-bert {command} --resume {folder}");
+    }
+    text
+}
