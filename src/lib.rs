@@ -20,10 +20,10 @@
 //! | 2 | [`optim`] | AdamW, schedules, clipping |
 //! | 3 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
 //! | 4 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |
-//! | 5 | [`prepare`] ∘ | jobs on data: build vocabularies, simulate cells |
-//! | 5 | [`train`] | the loop, hooks, checkpoints, evaluation |
-//! | 6 | [`quickstart`] | a first run, on simulated cells or the user's |
-//! | 7 | [`cli`] | one file per subcommand: flags and `run`, no logic |
+//! | 5 | [`prepare`] ∘ | jobs on data: vocabularies, tokens of single cells, simulated cells |
+//! | 6 | [`train`] | the loop, hooks, checkpoints, evaluation |
+//! | 7 | [`quickstart`] | a first run, on simulated cells or the user's |
+//! | 8 | [`cli`] | one file per subcommand: flags and `run`, no logic |
 
 pub mod buffers;
 pub mod cell;

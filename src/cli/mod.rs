@@ -1,8 +1,8 @@
 //! One file per subcommand: its flags (`XArgs`) and its `run`, no logic.
 //!
 //! To add one: a file, a `mod` line, and a line in each of [`Command`] and [`Command::run`].
-//! [`arguments`] puts what people type into the form that clap reads, [`failure`] says how errors
-//! look. Exit codes: 0; 1 for what the user can put right (also bad flags); 2 for our own faults.
+//! [`arguments`] puts what people type into the form that clap reads, [`shown`] keeps helps short,
+//! [`failure`] says how errors look. Exit codes: 0; 1 for what the user can put right (also bad flags); 2 for our own faults.
 
 pub mod arguments;
 mod bench;
@@ -11,6 +11,8 @@ pub mod failure;
 mod info;
 mod mlm;
 mod quickstart;
+mod shown;
+mod tokenize;
 
 use std::ffi::OsString;
 
@@ -41,6 +43,8 @@ pub enum Command {
     Mlm(Box<mlm::MlmArgs>),
     /// Pretrain a small model in about a minute, on simulated cells or on yours
     Quickstart(quickstart::QuickstartArgs),
+    /// Show the tokens of single cells, as a run with these settings sees them
+    Tokenize(Box<tokenize::TokenizeArgs>),
 }
 
 impl Command {
@@ -51,6 +55,7 @@ impl Command {
             Self::Info(args) => info::run(args),
             Self::Mlm(args) => mlm::run(*args),
             Self::Quickstart(args) => quickstart::run(args),
+            Self::Tokenize(args) => tokenize::run(&args),
         }
     }
 }

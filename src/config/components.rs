@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::resolve::ConfigError;
-use super::settings::RunConfig;
+use super::settings::{RunConfig, Settings};
 use crate::file::read_json;
 use crate::h5ad::{OpenOptions, ValuePolicy};
 use crate::loader::{LoaderConfig, MlmConfig, SamplerConfig, Shuffle};
@@ -242,11 +242,28 @@ impl RunConfig {
     }
 }
 
+impl From<TokenizeConfig> for Settings {
+    /// What [`RunConfig::tokenize_with`] takes, without the bins; all else is unset.
+    fn from(tokenize: TokenizeConfig) -> Self {
+        Self {
+            included_phenotypes: Some(tokenize.included_phenotypes),
+            max_length: Some(tokenize.max_length),
+            num_top_genes: tokenize.num_top_genes,
+            gene_order: tokenize.gene_order,
+            transform: Some(tokenize.transform),
+            unknown_phenotype: Some(tokenize.unknown_phenotype),
+            min_gene_overlap: Some(tokenize.min_gene_overlap),
+            allow_scaled: Some(tokenize.allow_scaled),
+            compat: tokenize.compat,
+            ..Self::default()
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
-    use crate::config::Settings;
 
     #[test]
     fn only_what_changes_the_result_hinders_a_resume() {
@@ -339,6 +356,22 @@ mod tests {
             assert!(config(named).is_ok(), "{name}");
         }
         assert!(config(Settings::default()).is_err());
+    }
+
+    #[test]
+    fn token_settings_survive_the_way_back() {
+        let tokenize = TokenizeConfig {
+            included_phenotypes: vec!["sex".to_owned()],
+            max_length: 77,
+            num_top_genes: Some(5),
+            gene_order: Some(crate::tokenize::GeneOrder::Random),
+            min_gene_overlap: 0.25,
+            allow_scaled: true,
+            compat: Some(crate::tokenize::Compat::Perturbgene),
+            ..TokenizeConfig::default()
+        };
+        let config = Settings::from(tokenize.clone()).with_defaults();
+        assert_eq!(config.tokenize_with(tokenize.bins.clone()), tokenize);
     }
 
     #[test]

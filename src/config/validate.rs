@@ -47,6 +47,14 @@ impl fmt::Display for Invalid {
 struct Checks(Vec<Problem>);
 
 impl Checks {
+    fn result(self) -> Result<(), Invalid> {
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(Invalid(self.0))
+        }
+    }
+
     fn push(&mut self, key: &'static str, what: impl Into<String>, remedy: impl Into<String>) {
         self.0.push(Problem {
             key,
@@ -93,17 +101,26 @@ impl RunConfig {
         self.check_data(&mut checks);
         self.check_bins(&mut checks);
         self.check_tokens(&mut checks);
+        self.check_masks(&mut checks);
         self.check_model(&mut checks);
         self.check_dropout(&mut checks);
         self.check_length(&mut checks);
         self.check_optimizer(&mut checks);
         self.check_evaluation(&mut checks);
         self.check_machine(&mut checks);
-        if checks.0.is_empty() {
-            Ok(())
-        } else {
-            Err(Invalid(checks.0))
-        }
+        checks.result()
+    }
+
+    /// [`RunConfig::validate`] for jobs that make tokens but do not train.
+    ///
+    /// # Errors
+    /// All problems at once.
+    pub fn validate_tokens(&self) -> Result<(), Invalid> {
+        let mut checks = Checks(Vec::new());
+        checks.share("min_gene_overlap", self.min_gene_overlap);
+        self.check_bins(&mut checks);
+        self.check_tokens(&mut checks);
+        checks.result()
     }
 
     /// What a user should know although nothing is wrong.
@@ -197,9 +214,13 @@ impl RunConfig {
             }
         }
         checks.at_least_one("num_top_genes", self.num_top_genes.map(|n| n as u64));
+    }
+
+    fn check_masks(&self, checks: &mut Checks) {
         checks.share("gene_mask_prob", self.gene_mask_prob);
         checks.share("phenotype_mask_prob", self.phenotype_mask_prob);
-        if self.gene_mask_prob == 0.0 && (phenotypes == 0 || self.phenotype_mask_prob == 0.0) {
+        let no_phenotypes = self.included_phenotypes.is_empty();
+        if self.gene_mask_prob == 0.0 && (no_phenotypes || self.phenotype_mask_prob == 0.0) {
             let what = "nothing is ever masked, so there is nothing to learn";
             let remedy = "set gene_mask_prob above 0, or include phenotypes and set \
                           phenotype_mask_prob above 0";

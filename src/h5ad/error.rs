@@ -1,13 +1,16 @@
 //! What can be wrong with an h5ad file. Every text names the file, the place in it, what was
 //! expected and what was found; the cause from below is the error's source, not part of its text.
 
+use std::io;
 use std::path::PathBuf;
+
+use crate::file::io_hint;
 
 /// The error of this room.
 #[derive(Debug, thiserror::Error)]
 pub enum H5adError {
     /// The file cannot be opened or read at all.
-    #[error("{path}: cannot be read")]
+    #[error("{path}: cannot be read{}", hint_line(source))]
     Io {
         /// The file.
         path: PathBuf,
@@ -101,4 +104,19 @@ pub enum H5adError {
         /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// The remedy for an error of the operating system, on a line of its own.
+fn hint_line(error: &io::Error) -> String {
+    let hint = match error.kind() {
+        io::ErrorKind::NotFound => {
+            "check the spelling; the path is taken from the current folder".to_owned()
+        }
+        _ => io_hint(error),
+    };
+    if hint.is_empty() {
+        hint
+    } else {
+        format!("\nhint: {hint}")
+    }
 }

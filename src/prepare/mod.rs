@@ -1,3 +1,13 @@
-//! Jobs on data.
+//! Jobs on data: simulate cells, settle the vocabulary of a run, show the tokens of cells.
+//!
+//! A job takes resolved settings and paths and returns a value that the command prints; it knows
+//! no model and no terminal.
 
+pub mod encoding;
+mod error;
+mod rows;
 pub mod simulate;
+pub mod tokens;
+
+pub use error::PrepareError;
+pub use rows::RowList;

@@ -2,23 +2,17 @@
 //! file or built-in config, vocabulary and genes from the training files), or those of a checkpoint
 //! (`--pretrained_model_path FOLDER` or `--resume`), whose vocabulary, genes and bins come along.
 
-use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 
 use super::data::Files;
-use crate::cell::CellSource;
 use crate::config::RunConfig;
-use crate::h5ad::{H5ad, VarColumn};
 use crate::model::{GeneBertConfig, GeneBertForMaskedLM, Parameters};
-use crate::tokenize::{Compat, TokenizeConfig};
-use crate::vocab::{GeneVocab, GenesFrom, PhenotypeVocab, Repeats, Vocabulary};
-use crate::vocab::{build_genes, build_phenotypes, canonical_gene_id};
-
-/// The column of var that ranks genes, as scanpy writes it.
-const RANK_COLUMN: &str = "highly_variable_rank";
+use crate::prepare::encoding::Encoding;
+use crate::tokenize::TokenizeConfig;
+use crate::vocab::Vocabulary;
 
 /// What a run starts from.
 pub struct Start {
@@ -51,8 +45,10 @@ impl Start {
 
     fn anew(config: &RunConfig, files: &Files) -> Result<Self> {
         let model_config = config.model_config()?;
-        let tokenize = config.tokenize_config()?;
-        let vocabulary = Arc::new(vocabulary(config, &tokenize, files)?);
+        let Encoding {
+            vocabulary,
+            tokenize,
+        } = Encoding::from_files(config, &files.train)?;
         let model_config = shaped(model_config, config, &vocabulary)?;
         let parameters = GeneBertForMaskedLM::init_parameters(&model_config, config.seed)?;
         let origin = "random weights".to_owned();
@@ -66,25 +62,10 @@ impl Start {
     }
 
     fn from_checkpoint(config: &RunConfig, checkpoint: &Path) -> Result<Self> {
-        let (vocabulary, saved) = Vocabulary::load(checkpoint)?;
-        let saved: TokenizeConfig = serde_json::from_value(saved)
-            .with_context(|| format!("{}/gene_bert.json: tokenize", checkpoint.display()))?;
-        // Bins and genes are the checkpoint's; what is shown of a cell is the run's.
-        let bins = if config.gives_bins() {
-            config.bins()?
-        } else {
-            saved.bins.clone()
-        };
-        if bins != saved.bins {
-            bail!(
-                "{}: this checkpoint was trained with other bins than this run is told to use\n\
-                 hint: leave --bin_edges and its like out: the checkpoint's are used",
-                checkpoint.display()
-            );
-        }
-        let tokenize = config.tokenize_with(bins);
-        let vocabulary = Arc::new(vocabulary);
-        check_vocabulary(config, checkpoint, &vocabulary)?;
+        let Encoding {
+            vocabulary,
+            tokenize,
+        } = Encoding::from_checkpoint(config, checkpoint)?;
         let model_config = GeneBertConfig::from_file(&checkpoint.join("config.json"))?;
         let model_config = shaped(model_config, config, &vocabulary)?;
         let parameters = GeneBertForMaskedLM::init_parameters(&model_config, config.seed)?;
@@ -121,72 +102,4 @@ fn shaped(
     let model = model.with_vocabulary(vocabulary.vocab_size(), vocabulary.type_vocab_size());
     model.validate()?;
     Ok(model)
-}
-
-/// With a checkpoint, `--vocab_path` may be given if it says the same.
-fn check_vocabulary(config: &RunConfig, checkpoint: &Path, saved: &Vocabulary) -> Result<()> {
-    let Some(path) = &config.vocab_path else {
-        return Ok(());
-    };
-    let given = PhenotypeVocab::load(path, repeats(config))?;
-    if given != *saved.phenotypes() {
-        bail!(
-            "{}: this vocabulary is not that of the checkpoint {}\nhint: leave --vocab_path out: \
-             the checkpoint's own vocabulary is used",
-            path.display(),
-            checkpoint.display()
-        );
-    }
-    Ok(())
-}
-
-fn repeats(config: &RunConfig) -> Repeats {
-    match config.compat {
-        Some(Compat::Perturbgene) => Repeats::Allowed,
-        None => Repeats::Refused,
-    }
-}
-
-fn vocabulary(config: &RunConfig, tokenize: &TokenizeConfig, files: &Files) -> Result<Vocabulary> {
-    let sources: Vec<&dyn CellSource> = files
-        .train
-        .iter()
-        .map(|file| file.as_ref() as &dyn CellSource)
-        .collect();
-    let phenotypes = match &config.vocab_path {
-        Some(path) => PhenotypeVocab::load(path, repeats(config))?,
-        None => {
-            let empty = PhenotypeVocab::default();
-            build_phenotypes(empty, &sources, &config.included_phenotypes)?
-        }
-    };
-    let genes = build_genes(&sources, GenesFrom::Union)?;
-    let ranks = gene_ranks(&files.train, &genes)?;
-    let genes = GeneVocab::new(genes.ids().to_vec(), ranks)?;
-    Ok(Vocabulary::new(
-        phenotypes,
-        genes,
-        tokenize.bins.num_edges()?,
-    ))
-}
-
-/// Ranks from the first training file that has any; genes without one come last.
-fn gene_ranks(files: &[Arc<H5ad>], genes: &GeneVocab) -> Result<Option<Vec<u32>>> {
-    let is_ranked = |file: &&Arc<H5ad>| file.var_column_names().iter().any(|c| c == RANK_COLUMN);
-    let Some(file) = files.iter().find(is_ranked) else {
-        return Ok(None);
-    };
-    let VarColumn::Numbers(numbers) = file.var_column(RANK_COLUMN)? else {
-        return Ok(None);
-    };
-    let mut ranks = vec![u32::MAX; genes.len()];
-    let mut seen = BTreeSet::new();
-    for (id, rank) in file.gene_ids().iter().zip(numbers) {
-        if let Some(gene) = genes.get(id).filter(|_| seen.insert(canonical_gene_id(id)))
-            && rank >= 0.0
-        {
-            ranks[gene.0 as usize] = rank as u32;
-        }
-    }
-    Ok(Some(ranks))
 }

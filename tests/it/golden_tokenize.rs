@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gene_bert::cell::CellSource;
@@ -16,34 +16,55 @@ use serde::Deserialize;
 
 use crate::shared::shared_dir;
 
+/// What the original made of some cells of a file.
 #[derive(Deserialize)]
-struct Golden {
+pub struct Golden {
     file: String,
-    matrix: String,
-    cases: Vec<Case>,
+    pub matrix: String,
+    pub cases: Vec<Case>,
 }
 
 #[derive(Deserialize)]
-struct Case {
-    bin_edges: Vec<f64>,
-    included_phenotypes: Vec<String>,
-    max_length: usize,
-    num_top_genes: usize,
+pub struct Case {
+    pub bin_edges: Vec<f64>,
+    pub included_phenotypes: Vec<String>,
+    pub max_length: usize,
+    pub num_top_genes: usize,
     vocab_size: usize,
     type_vocab_size: usize,
-    cells: Vec<Cell>,
+    pub cells: Vec<Cell>,
 }
 
-#[derive(Deserialize)]
-struct Cell {
-    row: u64,
-    obs_name: String,
-    input_ids: Vec<u32>,
-    token_type_ids: Vec<u32>,
+/// A cell and its tokens; also a line of `gene-bert tokenize --json`.
+#[derive(Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cell {
+    pub row: u64,
+    pub obs_name: String,
+    pub input_ids: Vec<u32>,
+    pub token_type_ids: Vec<u32>,
+}
+
+/// Every golden: its vocabulary, its h5ad file, what the original made of it.
+pub fn goldens() -> Vec<(PathBuf, PathBuf, Golden)> {
+    let (Some(golden), Some(data)) = (shared_dir("golden/tokenize"), shared_dir("data")) else {
+        return Vec::new();
+    };
+    let folders = fs::read_dir(golden).unwrap().map(|e| e.unwrap().path());
+    let goldens: Vec<_> = folders
+        .map(|folder| {
+            let text = fs::read_to_string(folder.join("tokens.json")).unwrap();
+            let golden: Golden = serde_json::from_str(&text).unwrap();
+            let file = find(&data, &golden.file).unwrap_or_else(|| panic!("no {}", golden.file));
+            (folder.join("vocab.json"), file, golden)
+        })
+        .collect();
+    assert!(!goldens.is_empty(), "no golden found");
+    goldens
 }
 
 /// The file of this name anywhere below `dir`.
-fn find(dir: &Path, name: &str) -> Option<std::path::PathBuf> {
+fn find(dir: &Path, name: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(dir).ok()?.map(|e| e.unwrap().path());
     let (dirs, files): (Vec<_>, Vec<_>) = entries.partition(|p| p.is_dir());
     let here = files
@@ -97,39 +118,20 @@ fn check_case(source: &H5ad, phenotypes: &PhenotypeVocab, case: &Case, place: &s
 
 #[test]
 fn golden_tokens_of_the_original() {
-    let Some(golden) = shared_dir("golden/tokenize") else {
-        return;
-    };
-    let Some(data) = shared_dir("data") else {
-        return;
-    };
     let mut num_cases = 0;
-    for folder in fs::read_dir(golden).unwrap().map(|e| e.unwrap().path()) {
-        let text = fs::read_to_string(folder.join("tokens.json")).unwrap();
-        let golden: Golden = serde_json::from_str(&text).unwrap();
-        let path = find(&data, &golden.file).unwrap_or_else(|| panic!("no {}", golden.file));
-        let matrix = golden.matrix.parse().unwrap();
-        let source = H5ad::open(
-            &path,
-            &OpenOptions {
-                matrix,
-                ..OpenOptions::default()
-            },
-        )
-        .unwrap();
-        let phenotypes =
-            PhenotypeVocab::load(&folder.join("vocab.json"), Repeats::Allowed).unwrap();
+    for (vocab, file, golden) in goldens() {
+        let options = OpenOptions {
+            matrix: golden.matrix.parse().unwrap(),
+            ..OpenOptions::default()
+        };
+        let source = H5ad::open(&file, &options).unwrap();
+        let phenotypes = PhenotypeVocab::load(&vocab, Repeats::Allowed).unwrap();
         for (i, case) in golden.cases.iter().enumerate() {
-            check_case(
-                &source,
-                &phenotypes,
-                case,
-                &format!("{}, case {i}", folder.display()),
-            );
+            let place = format!("{}, case {i}", vocab.display());
+            check_case(&source, &phenotypes, case, &place);
             num_cases += 1;
         }
     }
-    assert!(num_cases > 0, "no case found");
     println!("{num_cases} cases of golden tokens are equal");
 }
 

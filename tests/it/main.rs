@@ -11,5 +11,6 @@ mod loading;
 mod model;
 mod pretrain;
 mod shared;
+mod tokens;
 mod torture;
 mod unknown_filter;

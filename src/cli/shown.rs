@@ -1,0 +1,32 @@
+//! Which flags of a run the help of other subcommands shows: they accept them all, so that the
+//! line of a run can be used as it is, but most would only be in the way.
+
+/// Settings that concern the tokens of a cell.
+const TOKENS: [&str; 19] = [
+    "config",
+    "layer",
+    "matrix",
+    "gene_id_column",
+    "min_gene_overlap",
+    "allow_scaled",
+    "train_data_paths",
+    "bin_edges",
+    "bin_edges_path",
+    "quantile_bins",
+    "transform",
+    "vocab_path",
+    "included_phenotypes",
+    "unknown_phenotype",
+    "max_length",
+    "num_top_genes",
+    "gene_order",
+    "compat",
+    "pretrained_model_path",
+];
+
+/// Hides the flags of a run (those under a help heading) that do not concern tokens.
+pub(super) fn tokens_only(arg: clap::Arg) -> clap::Arg {
+    let of_run = arg.get_help_heading().is_some();
+    let hidden = of_run && !TOKENS.contains(&arg.get_id().as_str());
+    arg.hide(hidden)
+}

@@ -1,0 +1,145 @@
+//! By what a run's cells become tokens: the vocabulary and the settings that go with it.
+//!
+//! Either new, from the files ([`Encoding::from_files`]: phenotypes of `--vocab_path` or of the
+//! obs columns, every gene of any file, ranks where var has them), or that of a checkpoint
+//! ([`Encoding::from_checkpoint`]), whose vocabulary, genes and bins come along and may not be
+//! contradicted. Training starts from it, `gene-bert tokenize` shows it. Knows no model.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::PrepareError;
+use crate::cell::CellSource;
+use crate::config::RunConfig;
+use crate::h5ad::{H5ad, VarColumn};
+use crate::tokenize::{Compat, TokenizeConfig};
+use crate::vocab::{GeneVocab, GenesFrom, PhenotypeVocab, Repeats, Vocabulary};
+use crate::vocab::{build_genes, build_phenotypes, canonical_gene_id};
+
+/// The column of var that ranks genes, as scanpy writes it.
+const RANK_COLUMN: &str = "highly_variable_rank";
+
+/// A vocabulary and how cells become its tokens.
+#[derive(Debug, Clone)]
+pub struct Encoding {
+    /// Tokens and genes.
+    pub vocabulary: Arc<Vocabulary>,
+    /// How cells become tokens.
+    pub tokenize: TokenizeConfig,
+}
+
+impl Encoding {
+    /// Made from the files that a run trains on.
+    ///
+    /// # Errors
+    /// No bins, a vocabulary or edge file that cannot be used, an obs column that a file lacks.
+    pub fn from_files(config: &RunConfig, files: &[Arc<H5ad>]) -> Result<Self, PrepareError> {
+        let tokenize = config.tokenize_config()?;
+        let sources: Vec<&dyn CellSource> = files
+            .iter()
+            .map(|file| file.as_ref() as &dyn CellSource)
+            .collect();
+        let phenotypes = match &config.vocab_path {
+            Some(path) => PhenotypeVocab::load(path, repeats(config))?,
+            None => {
+                let empty = PhenotypeVocab::default();
+                build_phenotypes(empty, &sources, &config.included_phenotypes)?
+            }
+        };
+        let genes = build_genes(&sources, GenesFrom::Union)?;
+        let genes = ranked(genes, files)?;
+        let num_edges = tokenize.bins.num_edges()?;
+        let vocabulary = Arc::new(Vocabulary::new(phenotypes, genes, num_edges));
+        Ok(Self {
+            vocabulary,
+            tokenize,
+        })
+    }
+
+    /// That of a checkpoint: bins, phenotypes and genes are the checkpoint's; what is shown of a
+    /// cell (length, phenotypes, order, …) is as `config` says.
+    ///
+    /// # Errors
+    /// No such vocabulary there, or settings that contradict it.
+    pub fn from_checkpoint(config: &RunConfig, checkpoint: &Path) -> Result<Self, PrepareError> {
+        let (vocabulary, saved) = load(checkpoint)?;
+        let bins = if config.gives_bins() {
+            config.bins()?
+        } else {
+            saved.bins.clone()
+        };
+        if bins != saved.bins {
+            let checkpoint = checkpoint.to_owned();
+            return Err(PrepareError::OtherBins { checkpoint });
+        }
+        check_vocabulary(config, checkpoint, &vocabulary)?;
+        let (vocabulary, tokenize) = (Arc::new(vocabulary), config.tokenize_with(bins));
+        Ok(Self {
+            vocabulary,
+            tokenize,
+        })
+    }
+}
+
+/// The vocabulary of a checkpoint, and the settings it was used with.
+///
+/// # Errors
+/// No such vocabulary there, or a damaged one.
+pub fn load(checkpoint: &Path) -> Result<(Vocabulary, TokenizeConfig), PrepareError> {
+    let (vocabulary, saved) = Vocabulary::load(checkpoint)?;
+    match serde_json::from_value(saved) {
+        Ok(tokenize) => Ok((vocabulary, tokenize)),
+        Err(source) => Err(PrepareError::SavedSettings {
+            path: checkpoint.join("gene_bert.json"),
+            source,
+        }),
+    }
+}
+
+/// Whether tokens may repeat between categories: only where the original's mistakes are.
+pub fn repeats(config: &RunConfig) -> Repeats {
+    match config.compat {
+        Some(Compat::Perturbgene) => Repeats::Allowed,
+        None => Repeats::Refused,
+    }
+}
+
+/// With a checkpoint, `--vocab_path` may be given if it says the same.
+fn check_vocabulary(
+    config: &RunConfig,
+    checkpoint: &Path,
+    saved: &Vocabulary,
+) -> Result<(), PrepareError> {
+    let Some(path) = &config.vocab_path else {
+        return Ok(());
+    };
+    if PhenotypeVocab::load(path, repeats(config))? == *saved.phenotypes() {
+        return Ok(());
+    }
+    Err(PrepareError::OtherVocabulary {
+        vocab_path: path.clone(),
+        checkpoint: checkpoint.to_owned(),
+    })
+}
+
+/// `genes` with the ranks of the first file that has any; genes without one come last.
+pub(super) fn ranked(genes: GeneVocab, files: &[Arc<H5ad>]) -> Result<GeneVocab, PrepareError> {
+    let is_ranked = |file: &&Arc<H5ad>| file.var_column_names().iter().any(|c| c == RANK_COLUMN);
+    let Some(file) = files.iter().find(is_ranked) else {
+        return Ok(genes);
+    };
+    let VarColumn::Numbers(numbers) = file.var_column(RANK_COLUMN)? else {
+        return Ok(genes);
+    };
+    let mut ranks = vec![u32::MAX; genes.len()];
+    let mut seen = BTreeSet::new();
+    for (id, rank) in file.gene_ids().iter().zip(numbers) {
+        if let Some(gene) = genes.get(id).filter(|_| seen.insert(canonical_gene_id(id)))
+            && rank >= 0.0
+        {
+            ranks[gene.0 as usize] = rank as u32;
+        }
+    }
+    Ok(GeneVocab::new(genes.ids().to_vec(), Some(ranks))?)
+}

@@ -1,0 +1,91 @@
+//! What can be wrong in jobs on data.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::cell::SourceError;
+use crate::config::{ConfigError, Invalid};
+use crate::file::FileError;
+use crate::h5ad::H5adError;
+use crate::tokenize::TokenizeError;
+use crate::vocab::VocabError;
+
+/// An error of this room.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PrepareError {
+    /// A path that cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// An h5ad file that cannot be read.
+    #[error(transparent)]
+    H5ad(#[from] H5adError),
+    /// Cells that cannot be read.
+    #[error(transparent)]
+    Source(SourceError),
+    /// Settings that cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Settings that cannot work.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+    /// A vocabulary that cannot be had.
+    #[error(transparent)]
+    Vocab(#[from] VocabError),
+    /// Cells that cannot become tokens.
+    #[error(transparent)]
+    Tokenize(#[from] TokenizeError),
+    /// The settings beside a saved vocabulary are none.
+    #[error("{}: `tokenize` holds no settings of tokens", path.display())]
+    SavedSettings {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// Other bins than the checkpoint's.
+    #[error(
+        "{}: this checkpoint was trained with other bins than this run is told to use\n\
+         hint: leave --bin_edges and its like out: the checkpoint's are used", checkpoint.display()
+    )]
+    OtherBins {
+        /// The checkpoint's folder.
+        checkpoint: PathBuf,
+    },
+    /// Other phenotypes than the checkpoint's.
+    #[error(
+        "{}: this vocabulary is not that of the checkpoint {}\nhint: leave --vocab_path out: the \
+         checkpoint's own vocabulary is used", vocab_path.display(), checkpoint.display()
+    )]
+    OtherVocabulary {
+        /// The vocabulary file.
+        vocab_path: PathBuf,
+        /// The checkpoint's folder.
+        checkpoint: PathBuf,
+    },
+    /// A list of rows that is none.
+    #[error(
+        "`{given}` is no list of rows: {problem}\nhint: rows are numbers from 0 with commas \
+         between them, and ranges: 0,5,7 or 0-4 (both ends) or 0..5 (without 5)"
+    )]
+    Rows {
+        /// What was given.
+        given: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A row that the file does not have.
+    #[error("{}: there is no row {row}\nhint: the file has {num_cells} rows, numbered from 0",
+        path.display())]
+    NoSuchRow {
+        /// The file.
+        path: PathBuf,
+        /// The row asked for.
+        row: u64,
+        /// Number of rows.
+        num_cells: u64,
+    },
+    /// The output could not be written.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+}
