@@ -3,6 +3,10 @@
 //!
 //! Without data of the user's, two h5ad files are simulated (`prepare::simulate`). It is an
 //! ordinary run of `train::pretrain` with small settings; nothing here trains by itself.
+//!
+//! The settings are what learns fast on few cells (`tests/bench/README.md` has the log): few masked
+//! genes, which would otherwise outweigh the phenotypes in the loss forty to one; small batches;
+//! each cell's highest genes only; and initial weights wide enough for a hidden size of 64.
 
 use std::path::{Path, PathBuf};
 
@@ -10,7 +14,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::config::{RunConfig, Settings};
 use crate::prepare::simulate;
-use crate::train::figures::{Evaluation, Setting};
+use crate::train::figures::{Evaluation, PhenotypeFigures, Setting};
 use crate::train::pretrain;
 
 /// Cells simulated where there are no data.
@@ -50,8 +54,9 @@ pub fn run(quickstart: &Quickstart) -> Result<Evaluation> {
              types with marker genes;\nthese are not real cells) in {}\n",
             list(&files)
         );
-        let phenotypes = ["cell_type", "sex", "tissue"].map(str::to_owned).to_vec();
-        (files, phenotypes)
+        let all = ["cell_type", "sex", "tissue"].map(str::to_owned).to_vec();
+        let given = Some(quickstart.phenotypes.clone()).filter(|given| !given.is_empty());
+        (files, given.unwrap_or(all))
     } else {
         (quickstart.data.clone(), quickstart.phenotypes.clone())
     };
@@ -68,7 +73,7 @@ pub fn run(quickstart: &Quickstart) -> Result<Evaluation> {
         .evaluation
         .context("the run ended before its evaluation")?;
     println!("{}", verdict(&evaluation));
-    println!("{}", next_steps(&files, &outcome.checkpoint));
+    println!("{}", next_steps(&files, &output_dir, &outcome.checkpoint));
     Ok(evaluation)
 }
 
@@ -85,13 +90,13 @@ fn settings(
         model_arch: Some("quickstart".to_owned()),
         transform: Some("normalize_total:1e4+log1p".parse()?),
         bin_edges: Some(vec![0.01, 1.0, 2.0, 3.0]),
-        gene_order: Some(crate::tokenize::GeneOrder::Random),
+        gene_order: Some(crate::tokenize::GeneOrder::Expression),
         max_length: Some(quickstart.max_length),
-        gene_mask_prob: Some(0.15),
+        gene_mask_prob: Some(0.05),
         phenotype_mask_prob: Some(0.8),
         eval_fraction: Some(0.2),
         num_train_epochs: Some(quickstart.num_train_epochs),
-        per_device_train_batch_size: Some(32),
+        per_device_train_batch_size: Some(8),
         learning_rate: Some(1e-3),
         warmup_ratio: Some(0.1),
         seed: Some(quickstart.seed),
@@ -122,32 +127,37 @@ fn list(files: &[PathBuf]) -> String {
         .join(" ")
 }
 
+/// One sentence per phenotype, from the cells whose phenotypes were all hidden.
 fn verdict(evaluation: &Evaluation) -> String {
     let hidden = evaluation
         .phenotypes
         .iter()
         .filter(|p| p.setting == Setting::AllHidden);
-    let line = |p: &crate::train::figures::PhenotypeFigures| {
-        let times = p.accuracy / p.majority_accuracy.max(1e-9);
+    let line = |p: &PhenotypeFigures| {
         format!(
-            "{}: {:.1} % of {} held-out cells right; always answering {:?} gives {:.1} % ({times:.1} × it)",
+            "{}: hidden, and predicted right in {:.1} % of {} held-out cells; always answering {} \
+             is right in {:.1} % ({:.1} times that)",
             p.category,
             100.0 * p.accuracy,
             p.num_cells,
-            p.majority.as_deref().unwrap_or("?"),
+            p.majority.as_deref().unwrap_or("the most common value"),
             100.0 * p.majority_accuracy,
+            p.accuracy / p.majority_accuracy.max(1e-9),
         )
     };
     hidden.map(line).collect::<Vec<_>>().join("\n")
 }
 
-fn next_steps(files: &[PathBuf], checkpoint: &Path) -> String {
+fn next_steps(files: &[PathBuf], run_folder: &Path, checkpoint: &Path) -> String {
     format!(
-        "\nNext:\n  gene-bert info {file}            what is in the file\n  gene-bert mlm --help{pad} \
-         every setting of a real run\n  the checkpoint is {}: config.json, model.safetensors and \
-         tokenizer.json are Hugging Face's formats",
+        "\nNext:\n  \
+         gene-bert info {}\n      what is in the file: layers, obs columns, problems\n  \
+         gene-bert quickstart --data FILE.h5ad --phenotypes COLUMN\n      the same on your cells\n  \
+         gene-bert mlm --help\n      every setting of a real run; this run's are in {}\n  \
+         {}\n      the model: config.json, model.safetensors and tokenizer.json are Hugging Face's \
+         formats",
+        files[0].display(),
+        run_folder.join("run.toml").display(),
         checkpoint.display(),
-        file = files[0].display(),
-        pad = " ".repeat(files[0].display().to_string().len() + 3),
     )
 }

@@ -10,17 +10,17 @@ pub struct QuickstartArgs {
     /// h5ad files; without any, cells are simulated
     #[arg(long, value_name = "FILE", num_args = 1..)]
     data: Vec<PathBuf>,
-    /// obs columns to predict, such as cell_type
+    /// obs columns to predict, such as cell_type; needed with --data
     #[arg(long, value_name = "COLUMN", num_args = 1..)]
     phenotypes: Vec<String>,
     /// Run folder; a number is appended where it exists
     #[arg(long, value_name = "FOLDER", default_value = "quickstart-run")]
     output_dir: PathBuf,
     /// Passes over the cells
-    #[arg(long, value_name = "EPOCHS", default_value_t = 5.0)]
+    #[arg(long, value_name = "EPOCHS", default_value_t = 10.0)]
     num_train_epochs: f64,
     /// Most tokens per cell
-    #[arg(long, value_name = "TOKENS", default_value_t = 256)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 96)]
     max_length: usize,
     /// Seed of everything random
     #[arg(long, default_value_t = 42)]

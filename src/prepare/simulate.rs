@@ -222,11 +222,11 @@ impl World {
         }
         let by_tissue = TISSUES
             .iter()
-            .map(|t| effect(t.1, 3.0, 5.0, &mut rng))
+            .map(|t| effect(t.1, 4.5, 6.0, &mut rng))
             .collect();
         let by_sex = SEXES
             .iter()
-            .map(|s| effect(s.1, 4.0, 5.5, &mut rng))
+            .map(|s| effect(s.1, 4.5, 6.0, &mut rng))
             .collect();
         Self {
             seed,

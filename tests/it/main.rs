@@ -10,6 +10,7 @@ mod layering;
 mod loading;
 mod model;
 mod pretrain;
+mod quickstart;
 mod shared;
 mod tokens;
 mod torture;
