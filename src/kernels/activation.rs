@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use std::f32::consts::FRAC_1_SQRT_2;
 
 use super::parallel::rows_per_task;
+use super::profile::span;
 use super::simd::{erf, exp, vectorized};
 use crate::buffers::{from_vec, read, write};
 
@@ -40,6 +41,7 @@ fn gelu_slope(x: f32) -> f32 {
 /// # Errors
 /// `x` is not a contiguous f32 tensor on the CPU.
 pub fn forward(activation: Activation, x: &Tensor) -> Result<Tensor> {
+    let _span = span("activation forward", 0);
     let mut y = vec![0.0; x.elem_count()];
     {
         let x = read::<f32>(x)?;
@@ -58,6 +60,7 @@ pub fn forward(activation: Activation, x: &Tensor) -> Result<Tensor> {
 /// # Errors
 /// Shapes differ, or a tensor is not contiguous f32 on the CPU.
 pub fn backward(activation: Activation, x: &Tensor, dy: Tensor) -> Result<Tensor> {
+    let _span = span("activation backward", 0);
     if x.shape() != dy.shape() {
         bail!(
             "activation: gradient {:?} for input {:?}",

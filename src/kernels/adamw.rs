@@ -8,6 +8,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::profile::span;
 use super::simd::vectorized;
 use crate::buffers::{read, write};
 
@@ -52,6 +53,7 @@ pub fn step(
     first: &Tensor,
     second: &Tensor,
 ) -> Result<()> {
+    let _span = span("AdamW", 0);
     check(weights, gradient, first, second)?;
     let update = Update::new(settings);
     let (rows, values) = match gradient {

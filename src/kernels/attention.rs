@@ -17,6 +17,7 @@ use rayon::prelude::*;
 
 use super::dropout::Dropout;
 use super::matmul::{Matrix, MatrixMut, Shared, multiply};
+use super::profile::span;
 use super::simd::{dot, exp, max, sum, vectorized};
 use crate::buffers::{from_vec, read};
 
@@ -49,6 +50,7 @@ pub fn forward(
     v: &Tensor,
 ) -> Result<(Tensor, Vec<f32>)> {
     let (num_tokens, width) = check(settings, &[q, k, v])?;
+    let _span = span("attention forward", 4 * pairs(settings) * width);
     let mut context = vec![0.0; num_tokens * width];
     let mut log_sums = vec![0.0; num_tokens * settings.num_heads];
     {
@@ -95,6 +97,7 @@ pub fn backward(
 ) -> Result<[Tensor; 3]> {
     let tensors = [saved.q, saved.k, saved.v, saved.context, dcontext];
     let (num_tokens, width) = check(settings, &tensors)?;
+    let _span = span("attention backward", 8 * pairs(settings) * width);
     if saved.log_sums.len() != num_tokens * settings.num_heads {
         bail!("attention: log-sums of another batch");
     }
@@ -336,6 +339,15 @@ vectorized! {
             }
         }
     }
+}
+
+/// Pairs of tokens that see each other.
+fn pairs(settings: Settings<'_>) -> usize {
+    let lengths = settings
+        .cu_seqlens
+        .windows(2)
+        .map(|w| (w[1] - w[0]) as usize);
+    lengths.map(|length| length * length).sum()
 }
 
 fn blocks(cell: Range<usize>) -> impl Iterator<Item = Range<usize>> {

@@ -8,6 +8,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::profile::span;
 use super::simd::{dot, exp, max, sum, vectorized};
 use crate::buffers::{read, write};
 
@@ -34,6 +35,7 @@ pub struct Loss {
 /// # Errors
 /// A label beyond V, or lengths that do not fit.
 pub fn forward(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Result<Loss> {
+    let _span = span("cross entropy", 0);
     let width = check(logits, labels, settings)?;
     let logits = read::<f32>(logits)?;
     let row = Row::new(settings, width);
@@ -51,6 +53,7 @@ pub fn forward_backward(
     labels: &[u32],
     settings: Settings<'_>,
 ) -> Result<(Loss, Tensor)> {
+    let _span = span("cross entropy", 0);
     let width = check(&logits, labels, settings)?;
     let row = Row::new(settings, width);
     let losses = write(&logits, |logits| {

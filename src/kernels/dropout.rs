@@ -9,6 +9,7 @@ use rand::RngCore;
 use rayon::prelude::*;
 
 use super::parallel::rows_per_task;
+use super::profile::span;
 use super::simd::vectorized;
 use crate::buffers;
 use crate::rng::{Stream, stream};
@@ -95,6 +96,7 @@ pub fn apply(x: Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
     let Some(dropout) = dropout else {
         return Ok(x);
     };
+    let _span = span("dropout", 0);
     let (_, width) = x.dims2()?;
     let rows = rows_per_task(width);
     buffers::write(&x, |x| {

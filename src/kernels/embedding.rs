@@ -8,6 +8,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::parallel::rows_per_task;
+use super::profile::span;
 use super::simd::vectorized;
 use crate::buffers::{from_vec, read};
 
@@ -19,6 +20,7 @@ const PIECE: usize = 128;
 /// # Errors
 /// An id is beyond its table, tables of different widths, or lists of different lengths.
 pub fn forward(word: &Tensor, types: &Tensor, ids: &[u32], type_ids: &[u32]) -> Result<Tensor> {
+    let _span = span("embedding forward", 0);
     let ((num_words, width), (num_types, type_width)) = (word.dims2()?, types.dims2()?);
     if width != type_width || ids.len() != type_ids.len() {
         bail!(
@@ -49,6 +51,7 @@ pub fn forward(word: &Tensor, types: &Tensor, ids: &[u32], type_ids: &[u32]) -> 
 /// # Errors
 /// There are not as many ids as rows.
 pub fn scatter(dx: &Tensor, ids: &[u32], skip: Option<u32>) -> Result<(Vec<u32>, Tensor)> {
+    let _span = span("embedding backward", 0);
     let (count, width) = dx.dims2()?;
     if count != ids.len() {
         bail!("embedding: {count} gradients for {} ids", ids.len());

@@ -3,6 +3,7 @@
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 
+use super::profile::span;
 use super::simd::{dot, vectorized};
 use crate::buffers::read;
 
@@ -13,6 +14,7 @@ const CHUNK: usize = 16 * 1024;
 /// # Errors
 /// The tensor is not a contiguous f32 tensor on the CPU.
 pub fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
+    let _span = span("gradient norm", 0);
     let values = read::<f32>(tensor)?;
     let sums = values
         .par_chunks(CHUNK)

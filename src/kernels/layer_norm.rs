@@ -9,6 +9,7 @@ use rayon::prelude::*;
 
 use super::dropout::Dropout;
 use super::parallel::{SUM_ROWS, add_in_order, rows_per_task};
+use super::profile::span;
 use super::simd::{dot, sum, vectorized};
 use crate::buffers::{Target, from_vec, read, write};
 
@@ -42,6 +43,7 @@ pub fn forward(
     residual: Option<&Tensor>,
     dropout: Option<&Dropout>,
 ) -> Result<(Tensor, Saved)> {
+    let _span = span("LayerNorm forward", 0);
     let (n, width) = x.dims2()?;
     if norm.weight.dims() != [width] || norm.bias.dims() != [width] {
         bail!(
@@ -159,6 +161,7 @@ pub fn backward(
     dweight: &Target,
     dbias: &Target,
 ) -> Result<InputGradients> {
+    let _span = span("LayerNorm backward", 0);
     let (n, width) = dy.dims2()?;
     if saved.normalized.dims() != [n, width] {
         bail!(

@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::matmul::{Matrix, MatrixMut, Shared, multiply, stripe_rows};
 use super::parallel::column_sums;
+use super::profile::span;
 use crate::buffers::{Target, from_vec, read, write};
 
 /// x `[N, I]`, weight `[O, I]`, bias `[O]` → `[N, O]`.
@@ -16,6 +17,7 @@ use crate::buffers::{Target, from_vec, read, write};
 /// Shapes that do not fit, or tensors that are not contiguous f32 on the CPU.
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     let (n, inner, outer) = shapes(x, weight)?;
+    let _span = span("linear forward", 2 * n * inner * outer);
     let mut y = vec![0.0; n * outer];
     {
         let (x, weight) = (read::<f32>(x)?, read::<f32>(weight)?);
@@ -73,6 +75,7 @@ pub fn backward_input_to(dy: &Tensor, weight: &Tensor, dx: &Target) -> Result<()
             weight.shape()
         );
     }
+    let _span = span("linear input gradient", 2 * n * inner * outer);
     let (dy, weight) = (read::<f32>(dy)?, read::<f32>(weight)?);
     let (dy, weight) = (&*dy, Matrix::new(&weight, outer, inner, inner));
     let rows = stripe_rows(n);
@@ -102,6 +105,7 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, dw: &Target) -> Result<()> {
             x.shape()
         );
     }
+    let _span = span("linear weight gradient", 2 * n * inner * outer);
     let (dy, x) = (read::<f32>(dy)?, read::<f32>(x)?);
     let (dy, x) = (&*dy, &*x);
     let columns = weight_tile_columns(outer, inner);
@@ -134,6 +138,7 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, dw: &Target) -> Result<()> {
 /// As [`forward`].
 pub fn backward_bias(dy: &Tensor, db: &Target) -> Result<()> {
     let (_, outer) = dy.dims2()?;
+    let _span = span("linear bias gradient", 0);
     let sums = column_sums(&read::<f32>(dy)?, outer);
     db.put(&sums)
 }

@@ -23,6 +23,8 @@ pub mod linear;
 mod matmul;
 pub mod memory;
 mod parallel;
+pub mod peak;
+pub mod profile;
 pub mod rows;
 mod simd;
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use super::profile::span;
 use crate::buffers::{from_vec, read};
 
 /// The rows at `positions` of x [T, D] → [N, D].
@@ -10,6 +11,7 @@ use crate::buffers::{from_vec, read};
 /// # Errors
 /// A position is beyond T.
 pub fn gather(x: &Tensor, positions: &[u32]) -> Result<Tensor> {
+    let _span = span("labelled rows", 0);
     let (height, width) = x.dims2()?;
     let mut picked = Vec::with_capacity(positions.len() * width);
     {
@@ -27,6 +29,7 @@ pub fn gather(x: &Tensor, positions: &[u32]) -> Result<Tensor> {
 /// # Errors
 /// A position is beyond `height`, or there are not as many as rows.
 pub fn scatter(dy: &Tensor, positions: &[u32], height: usize) -> Result<Tensor> {
+    let _span = span("labelled rows", 0);
     let (count, width) = dy.dims2()?;
     if count != positions.len() {
         bail!("{count} rows for {} positions", positions.len());

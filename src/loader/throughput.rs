@@ -98,7 +98,7 @@ pub fn measure(
 }
 
 /// Most memory held since the last [`reset_peak`], in bytes (Linux: `VmHWM`).
-fn peak_bytes() -> Option<u64> {
+pub fn peak_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status
         .lines()
@@ -108,7 +108,7 @@ fn peak_bytes() -> Option<u64> {
 }
 
 /// Forgets the peak so far, where the system can (Linux; elsewhere there is none to forget).
-fn reset_peak() {
+pub fn reset_peak() {
     let _ = std::fs::write("/proc/self/clear_refs", "5");
 }
 

@@ -21,4 +21,5 @@ mod run_folder;
 mod signal;
 pub mod start;
 pub mod task;
+pub mod throughput;
 pub mod trainer;

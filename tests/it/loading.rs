@@ -1,4 +1,4 @@
-//! From files to batches: the loader on h5ad files, and `gene-bert bench read`.
+//! From files to batches: the loader on h5ad files, and `gene-bert bench`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
@@ -131,8 +131,12 @@ fn a_bad_value_deep_in_a_file_is_named_by_the_loader() {
 }
 
 fn bench_read(folder: &Path, flags: &str) -> Output {
+    bench(folder, &format!("read simulated_{{1,2}}.h5ad {flags}"))
+}
+
+fn bench(folder: &Path, flags: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(["bench", "read", "simulated_{1,2}.h5ad"])
+        .arg("bench")
         .args(flags.split_whitespace())
         .current_dir(folder)
         .output()
@@ -168,5 +172,41 @@ fn bench_read_prints_a_row_for_each_number_of_threads() {
             error.starts_with("error: ") && error.contains(part),
             "{error}"
         );
+    }
+}
+
+#[test]
+fn bench_train_measures_made_up_cells_and_those_of_files() {
+    let dir = tempfile::tempdir().unwrap();
+    simulate(dir.path(), 3, 60).unwrap();
+    let shape = "--shape 1,16,2,32 --steps 2 --threads 2";
+    let output = bench(
+        dir.path(),
+        &format!("train {shape} --length 20 --ragged --json --export out"),
+    );
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{error}");
+    let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(found["threads"], 2);
+    assert_eq!(found["losses"].as_array().unwrap().len(), 4);
+    assert!(found["tokens_per_second"].as_f64() < found["padded_tokens_per_second"].as_f64());
+    for file in ["model.safetensors", "config.json", "batches.json"] {
+        assert!(dir.path().join("out").join(file).is_file(), "{file}");
+    }
+    let flags = format!("train simulated_1.h5ad {shape} --bin-edges 0.1 --profile");
+    let output = bench(dir.path(), &flags);
+    let text = String::from_utf8(output.stdout).unwrap();
+    for part in ["tokens/s", "GFLOP/s", "peak memory", "linear forward"] {
+        assert!(text.contains(part), "`{part}` is not in: {text}");
+    }
+    for (flags, part) in [
+        ("", "model_arch"),
+        ("--shape 1,16", "hint: "),
+        ("--steps 0", "--steps"),
+    ] {
+        let output = bench(dir.path(), &format!("train {flags}"));
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(part), "{error}");
     }
 }

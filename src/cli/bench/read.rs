@@ -1,8 +1,9 @@
-//! `gene-bert bench`: how fast the parts are on this machine and these files.
+//! `gene-bert bench read`: how fast cells are read and made into tokens.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use super::mebibytes;
 use crate::cell::CellSource;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::expand_paths;
@@ -15,22 +16,9 @@ use crate::vocab::{GeneVocab, PhenotypeVocab, Repeats, Vocabulary, canonical_gen
 /// Cells on which genes are counted where absent ones are drawn by frequency.
 const WEIGHT_CELLS: u64 = 1000;
 
-/// Flags of `bench`.
-#[derive(Debug, clap::Args)]
-pub struct BenchArgs {
-    #[command(subcommand)]
-    part: Part,
-}
-
-#[derive(Debug, clap::Subcommand)]
-enum Part {
-    /// Read and tokenise cells: cells, tokens and non-zeros per second, and peak memory
-    Read(Box<ReadArgs>),
-}
-
 /// Flags of `bench read`: those of a run count, as far as they concern reading and tokens.
 #[derive(Debug, clap::Args)]
-struct ReadArgs {
+pub(super) struct ReadArgs {
     /// The h5ad files; brace patterns and globs are understood
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
@@ -47,29 +35,19 @@ struct ReadArgs {
     run: RunFlags,
 }
 
-type Sources = Vec<(Arc<dyn CellSource>, Arc<BoundSource>)>;
+pub(super) type Sources = Vec<(Arc<dyn CellSource>, Arc<BoundSource>)>;
 
 /// Measures and prints a table.
 ///
 /// # Errors
 /// Files that cannot be read or made into tokens, and settings that cannot work.
-pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    let Part::Read(args) = &args.part;
+pub(super) fn run(args: &ReadArgs) -> anyhow::Result<()> {
     let config = args.run.resolve()?;
-    let (sources, vocabulary) = open(args, &config)?;
+    let (sources, vocabulary) = open(&args.files, args.copies, &config)?;
     let num_cells = sources.iter().map(|(source, _)| source.num_cells()).sum();
     let sampler = Sampler::new(config.sampler_config(), Selection::All, num_cells)?;
     let collator: Arc<dyn Collator> = if args.masks {
-        let (masks, num_genes) = (config.mlm_config(), vocabulary.genes().len());
-        let data = DataSet::new(sources.clone());
-        let weights = data.expressed_counts(&Selection::All, WEIGHT_CELLS, num_genes)?;
-        let weights = Some(weights.as_slice());
-        Arc::new(MlmCollator::training(
-            &vocabulary,
-            &masks,
-            config.seed,
-            weights,
-        )?)
+        masking(&sources, &vocabulary, &config)?
     } else {
         Arc::new(PlainCollator)
     };
@@ -85,11 +63,22 @@ pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Masks as training does.
+pub(super) fn masking(
+    sources: &Sources,
+    vocabulary: &Arc<Vocabulary>,
+    config: &RunConfig,
+) -> anyhow::Result<Arc<dyn Collator>> {
+    let (masks, num_genes) = (config.mlm_config(), vocabulary.genes().len());
+    let data = DataSet::new(sources.clone());
+    let weights = data.expressed_counts(&Selection::All, WEIGHT_CELLS, num_genes)?;
+    let weights = Some(weights.as_slice());
+    let collator = MlmCollator::training(vocabulary, &masks, config.seed, weights)?;
+    Ok(Arc::new(collator))
+}
+
 fn print_row(pass: &Throughput) {
-    let peak = pass.peak_bytes.map_or_else(
-        || "unknown".to_owned(),
-        |bytes| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)),
-    );
+    let peak = mebibytes(pass.peak_bytes);
     println!(
         "{:>7} {:>10} {:>8.3} {:>10.0} {:>12.0} {:>12.0} {peak:>12}",
         pass.num_threads,
@@ -101,10 +90,16 @@ fn print_row(pass: &Throughput) {
     );
 }
 
-fn open(args: &ReadArgs, config: &RunConfig) -> anyhow::Result<(Sources, Arc<Vocabulary>)> {
+/// Opens files, each `copies` times, with a vocabulary of all that is in them.
+pub(super) fn open(
+    files: &[String],
+    copies: usize,
+    config: &RunConfig,
+) -> anyhow::Result<(Sources, Arc<Vocabulary>)> {
+    let paths = expand_paths(files)?;
     let options = config.open_options();
     let mut files = Vec::new();
-    for path in expand_paths(&args.files)? {
+    for path in paths {
         files.push(Arc::new(H5ad::open(&path, &options)?));
     }
     let vocabulary = Arc::new(vocabulary(&files, config)?);
@@ -112,7 +107,7 @@ fn open(args: &ReadArgs, config: &RunConfig) -> anyhow::Result<(Sources, Arc<Voc
     let mut sources: Sources = Vec::new();
     for file in files {
         let bound = Arc::new(tokenizer.bind(file.as_ref())?);
-        sources.extend((0..args.copies).map(|_| (Arc::clone(&file) as _, Arc::clone(&bound))));
+        sources.extend((0..copies).map(|_| (Arc::clone(&file) as _, Arc::clone(&bound))));
     }
     Ok((sources, vocabulary))
 }

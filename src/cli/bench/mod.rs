@@ -1,0 +1,38 @@
+//! `gene-bert bench`: how fast the parts are on this machine and these files.
+
+mod read;
+mod train;
+
+/// Flags of `bench`.
+#[derive(Debug, clap::Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// Read and tokenise cells: cells, tokens and non-zeros per second, and peak memory
+    Read(Box<read::ReadArgs>),
+    /// Train a model with random weights: tokens per second, share of the machine's peak, memory
+    Train(Box<train::TrainArgs>),
+}
+
+/// Measures and prints.
+///
+/// # Errors
+/// Files that cannot be read or made into tokens, and settings that cannot work.
+pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
+    match &args.part {
+        Part::Read(args) => read::run(args),
+        Part::Train(args) => train::run(args),
+    }
+}
+
+/// Bytes as people read them.
+fn mebibytes(bytes: Option<u64>) -> String {
+    bytes.map_or_else(
+        || "unknown".to_owned(),
+        |bytes| format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20)),
+    )
+}
