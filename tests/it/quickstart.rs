@@ -18,10 +18,10 @@ fn quickstart(folder: &Path, more: &str) -> Output {
 /// Accuracy and majority baseline of a phenotype with all phenotypes hidden, at the end.
 fn figures(run: &Path, category: &str) -> (f64, f64) {
     let text = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
-    let events = text
+    let mut events = text
         .lines()
         .map(|l| serde_json::from_str::<Value>(l).unwrap());
-    let last = events.filter(|e| e["event"] == "eval").last().unwrap();
+    let last = events.rfind(|e| e["event"] == "eval").unwrap();
     let found = last["phenotypes"]
         .as_array()
         .unwrap()
