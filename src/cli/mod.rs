@@ -13,6 +13,7 @@ mod mlm;
 mod quickstart;
 mod shown;
 mod tokenize;
+mod vocab;
 
 use std::ffi::OsString;
 
@@ -45,6 +46,8 @@ pub enum Command {
     Quickstart(quickstart::QuickstartArgs),
     /// Show the tokens of single cells, as a run with these settings sees them
     Tokenize(Box<tokenize::TokenizeArgs>),
+    /// Build vocabularies
+    Vocab(vocab::VocabArgs),
 }
 
 impl Command {
@@ -56,6 +59,7 @@ impl Command {
             Self::Mlm(args) => mlm::run(*args),
             Self::Quickstart(args) => quickstart::run(args),
             Self::Tokenize(args) => tokenize::run(&args),
+            Self::Vocab(args) => vocab::run(args),
         }
     }
 }

@@ -30,3 +30,34 @@ pub(super) fn tokens_only(arg: clap::Arg) -> clap::Arg {
     let hidden = of_run && !TOKENS.contains(&arg.get_id().as_str());
     arg.hide(hidden)
 }
+
+/// Settings that concern a vocabulary.
+const VOCABULARY: [&str; 8] = [
+    "config",
+    "layer",
+    "matrix",
+    "gene_id_column",
+    "bin_edges",
+    "bin_edges_path",
+    "quantile_bins",
+    "compat",
+];
+/// Settings that a vocabulary does not come from, though their names sound like it.
+const NOT_ITS_OWN: [&str; 4] = [
+    "included_phenotypes",
+    "output_dir",
+    "train_data_paths",
+    "vocab_path",
+];
+
+/// Hides the flags of a run that do not concern a vocabulary, and refuses those that could be
+/// mistaken for one of its own.
+pub(super) fn vocabulary_only(arg: clap::Arg) -> clap::Arg {
+    let id = arg.get_id().as_str().to_owned();
+    let of_run = arg.get_help_heading().is_some();
+    let hidden = of_run && !VOCABULARY.contains(&id.as_str());
+    if NOT_ITS_OWN.contains(&id.as_str()) {
+        return arg.hide(hidden).conflicts_with("files");
+    }
+    arg.hide(hidden)
+}

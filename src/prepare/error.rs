@@ -63,6 +63,50 @@ pub enum PrepareError {
         /// The checkpoint's folder.
         checkpoint: PathBuf,
     },
+    /// Nothing to build a vocabulary from.
+    #[error(
+        "no obs column was named, so there is nothing to build a vocabulary from\n\
+         hint: name some with --phenotypes; {} has {columns}", path.display()
+    )]
+    NoPhenotypes {
+        /// The first file.
+        path: PathBuf,
+        /// Its obs columns.
+        columns: String,
+    },
+    /// A value of two columns.
+    #[error(
+        "the value {value:?} stands both in `{other}` and in `{column}`, so that its token \
+         {token} would be in two categories\nhint: --leave_out '{column}={value}' gives it no \
+         token there; what becomes of such cells, --unknown-phenotype says in a run"
+    )]
+    TwoCategories {
+        /// The value.
+        value: String,
+        /// Its token.
+        token: String,
+        /// The category that has it already.
+        other: String,
+        /// The column that has it too.
+        column: String,
+    },
+    /// An output folder holds genes and bins, and bins are not given.
+    #[error(
+        "{}: a folder also holds genes and bins, and no bins are given\nhint: give --bin_edges or \
+         its like, or name a .json file for the phenotypes alone", path.display()
+    )]
+    FolderWithoutBins {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The output is there already.
+    #[error("{}: exists already\nhint: {remedy}", path.display())]
+    OutputExists {
+        /// The file or folder.
+        path: PathBuf,
+        /// What to do.
+        remedy: &'static str,
+    },
     /// A list of rows that is none.
     #[error(
         "`{given}` is no list of rows: {problem}\nhint: rows are numbers from 0 with commas \

@@ -1,13 +1,16 @@
-//! Jobs on data: simulate cells, settle the vocabulary of a run, show the tokens of cells.
+//! Jobs on data: simulate cells, build vocabularies, settle that of a run, show the tokens of cells.
 //!
 //! A job takes resolved settings and paths and returns a value that the command prints; it knows
 //! no model and no terminal.
 
+pub mod columns;
 pub mod encoding;
 mod error;
+mod report;
 mod rows;
 pub mod simulate;
 pub mod tokens;
+pub mod vocabulary;
 
 pub use error::PrepareError;
 pub use rows::RowList;

@@ -29,6 +29,13 @@ pub struct GeneMatch {
     pub duplicate_names: Vec<String>,
 }
 
+impl GeneMatch {
+    /// How the genes of `columns` meet those of a vocabulary.
+    pub fn of(columns: &[String], genes: &GeneVocab) -> Self {
+        match_genes(columns, genes).1
+    }
+}
+
 impl fmt::Display for GeneMatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} genes matched", self.matched)?;

@@ -59,6 +59,14 @@ pub enum VocabError {
         /// The token.
         token: String,
     },
+    /// A vocabulary file that holds something else.
+    #[error("{}: cannot be used as a vocabulary", path.display())]
+    InFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: Box<VocabError>,
+    },
     /// A saved vocabulary contradicts itself or is of an unknown format.
     #[error("{}: {what}\nhint: the folder's tokenizer.json and gene_bert.json must be those that \
              gene-bert wrote together", path.display())]

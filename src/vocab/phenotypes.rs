@@ -74,7 +74,10 @@ impl PhenotypeVocab {
     /// # Errors
     /// Unreadable, no such JSON, or as [`PhenotypeVocab::new`].
     pub fn load(path: &Path, repeats: Repeats) -> Result<Self, VocabError> {
-        Self::new(read_json(path)?, repeats)
+        Self::new(read_json(path)?, repeats).map_err(|e| VocabError::InFile {
+            path: path.to_owned(),
+            source: Box::new(e),
+        })
     }
 
     /// Writes what [`PhenotypeVocab::load`] reads.

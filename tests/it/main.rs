@@ -15,3 +15,4 @@ mod shared;
 mod tokens;
 mod torture;
 mod unknown_filter;
+mod vocab;

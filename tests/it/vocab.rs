@@ -1,0 +1,184 @@
+//! `gene-bert vocab build` through the real command: what it writes, extends, leaves out, refuses.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use gene_bert::vocab::Vocabulary;
+
+fn gene_bert(folder: &Path, line: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
+        .args(line.split_whitespace())
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+/// What a line that must succeed prints.
+fn printed(folder: &Path, line: &str) -> String {
+    let output = gene_bert(folder, line);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{line}\n{said}");
+    String::from_utf8(output.stdout).unwrap() + &said
+}
+
+/// Checks that `line` fails as the user's mistake, says all of `parts`, and writes nothing.
+fn refused(folder: &Path, line: &str, parts: &[&str]) {
+    let names = || {
+        fs::read_dir(folder)
+            .unwrap()
+            .map(|e| e.unwrap().file_name())
+    };
+    let before: Vec<_> = names().collect();
+    let output = gene_bert(folder, line);
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
+    for part in parts.iter().chain(&["error: "]) {
+        assert!(
+            text.contains(part),
+            "`{line}` does not say `{part}`:\n{text}"
+        );
+    }
+    assert_eq!(names().collect::<Vec<_>>(), before, "{line}");
+}
+
+/// `simulated_1.h5ad` (120 cells) and `simulated_2.h5ad` (40), with different gene sets.
+fn simulated() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    gene_bert::prepare::simulate::simulate(dir.path(), 7, 160).unwrap();
+    dir
+}
+
+fn tokens(path: &Path) -> BTreeMap<String, Vec<String>> {
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
+#[test]
+fn the_values_of_all_files_become_tokens() {
+    let dir = simulated();
+    let line = "vocab build simulated_{1,2}.h5ad --phenotypes sex tissue --output made/v.json";
+    let text = printed(dir.path(), line);
+    let found = tokens(&dir.path().join("made/v.json"));
+    assert_eq!(found["sex"], ["[female]", "[male]"]);
+    assert_eq!(found["tissue"], ["[liver]", "[lung]"]);
+    assert_eq!(found.len(), 2);
+    for part in [
+        "sex: 2 tokens; 2 in the files: [",
+        "simulated_2.h5ad: 40 cells, ",
+        "missing (",
+    ] {
+        assert!(text.contains(part), "no `{part}` in {text}");
+    }
+    assert!(text.contains("in each of the 2 files"), "{text}");
+    // The run that builds its own vocabulary from the same files has the same one.
+    let own = "tokenize simulated_1.h5ad --train_data_paths simulated_1.h5ad simulated_2.h5ad \
+               --bin_edges 1 --included_phenotypes tissue sex";
+    let given = format!("{own} --vocab_path made/v.json");
+    assert_eq!(printed(dir.path(), own), printed(dir.path(), &given));
+}
+
+#[test]
+fn a_vocabulary_is_extended_behind_what_it_has() {
+    let dir = simulated();
+    let start = r#"{"sex": ["[unknown]", "[male]"], "disease": ["[normal]"]}"#;
+    fs::write(dir.path().join("start.json"), start).unwrap();
+    let line = "vocab build simulated_1.h5ad --phenotypes sex --start_from start.json";
+    let text = printed(dir.path(), line);
+    let found = tokens(&dir.path().join("vocab.json"));
+    assert_eq!(found["sex"], ["[unknown]", "[male]", "[female]"]);
+    assert_eq!(found["disease"], ["[normal]"]);
+    assert!(
+        text.contains("sex: 3 tokens, 1 of them new; 2 in the files"),
+        "{text}"
+    );
+    assert!(
+        text.contains("disease: 1 tokens, 0 of them new; not counted"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_value_of_two_categories_is_refused_or_left_out() {
+    let dir = simulated();
+    let start = r#"{"tissue": ["[male]", "[heart]"]}"#;
+    fs::write(dir.path().join("start.json"), start).unwrap();
+    let line = "vocab build simulated_1.h5ad --phenotypes sex --start_from start.json";
+    let parts = [
+        "\"male\"",
+        "`tissue`",
+        "`sex`",
+        "[male]",
+        "hint: --leave_out 'sex=male'",
+    ];
+    refused(dir.path(), line, &parts);
+    let text = printed(dir.path(), &format!("{line} --leave_out sex=male tissue=x"));
+    let found = tokens(&dir.path().join("vocab.json"));
+    assert_eq!(found["sex"], ["[female]"]);
+    assert!(text.contains("cells with a value left out"), "{text}");
+    assert!(text.contains("note: --leave_out \"tissue=x\""), "{text}");
+    let both = format!("{line} --compat perturbgene --overwrite");
+    printed(dir.path(), &both);
+    assert_eq!(
+        tokens(&dir.path().join("vocab.json"))["sex"],
+        ["[female]", "[male]"]
+    );
+}
+
+#[test]
+fn a_folder_also_holds_genes_and_bins() {
+    let dir = simulated();
+    let line = "vocab build simulated_1.h5ad simulated_2.h5ad --phenotypes cell_type --output made";
+    refused(
+        dir.path(),
+        line,
+        &["made: a folder", "hint: give --bin_edges"],
+    );
+    let line = format!("{line} --bin_edges 0.5 2");
+    printed(dir.path(), &line);
+    let (union, _) = Vocabulary::load(&dir.path().join("made")).unwrap();
+    assert_eq!(union.num_bin_edges(), 2);
+    assert!(union.phenotypes().tokens("cell_type").unwrap().len() == 6);
+    assert!(dir.path().join("made/vocab.json").is_file());
+    refused(dir.path(), &line, &["made: exists already", "--overwrite"]);
+    let line = format!("{line} --overwrite --genes intersection");
+    printed(dir.path(), &line);
+    let (common, _) = Vocabulary::load(&dir.path().join("made")).unwrap();
+    assert!(common.genes().len() < union.genes().len());
+    let shown = "tokenize simulated_2.h5ad --pretrained_model_path made --rows 0 --max_length 9";
+    let text = printed(dir.path(), shown);
+    assert!(text.contains("] : cell_type"), "{text}");
+    fs::write(dir.path().join("made/mine.txt"), "").unwrap();
+    refused(dir.path(), &line, &["made: exists already", "other files"]);
+}
+
+#[test]
+fn bad_use_of_vocab_build() {
+    let dir = simulated();
+    let bad = |line: &str, parts: &[&str]| refused(dir.path(), &format!("vocab {line}"), parts);
+    bad("build", &["<FILE>"]);
+    bad("biuld x", &["biuld", "build"]);
+    bad(
+        "build no.h5ad --phenotypes sex",
+        &["no.h5ad: no such file", "hint: "],
+    );
+    let parts = [
+        "no obs column was named",
+        "hint: ",
+        "cell_type, sex, tissue",
+    ];
+    bad("build simulated_1.h5ad", &parts);
+    let parts = ["simulated_1.h5ad", "\"tribe\"", "cell_type", "hint: "];
+    bad("build simulated_1.h5ad --phenotypes sex tribe", &parts);
+    let line = "build simulated_1.h5ad --phenotypes sex --vocab_path v.json";
+    bad(line, &["--vocab-path"]);
+    let line = "build simulated_1.h5ad --phenotypes sex --start_from no.json";
+    bad(line, &["no.json: no such file", "hint: "]);
+    fs::write(dir.path().join("odd.json"), r#"{"sex": ["male"]}"#).unwrap();
+    let line = "build simulated_1.h5ad --phenotypes sex --start_from odd.json";
+    bad(line, &["odd.json: ", "`sex`", "\"male\"", "[T_cell]"]);
+    fs::write(dir.path().join("vocab.json"), "{}").unwrap();
+    let parts = ["vocab.json: exists already", "hint: ", "--overwrite"];
+    bad("build simulated_1.h5ad --phenotypes sex", &parts);
+}
