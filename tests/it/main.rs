@@ -1,5 +1,6 @@
 //! The integration tests: goldens, and the real command in a fresh folder.
 
+mod bad_run;
 mod bad_use;
 mod golden_metrics;
 mod golden_model;

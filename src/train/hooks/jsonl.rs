@@ -6,13 +6,14 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{Request, RunEnd, RunStart, StepReport, TrainHook};
+use crate::file::FileError;
 use crate::train::figures::Evaluation;
 
 /// The steps since the last line.
@@ -45,12 +46,23 @@ impl JsonLines {
     }
 
     fn write(&mut self, line: &Value) -> Result<()> {
-        let Some((path, file)) = &mut self.file else {
-            return Ok(());
-        };
-        writeln!(file, "{line}")
-            .with_context(|| format!("{}: cannot write\nhint: is the disk full?", path.display()))
+        match &mut self.file {
+            Some((path, file)) => append(path, file, &format!("{line}\n")),
+            None => Ok(()),
+        }
     }
+}
+
+/// Appends a line whole or not at all.
+fn append(path: &Path, file: &mut File, line: &str) -> Result<()> {
+    let wrong = |error| FileError::io("append a line to it", path, error);
+    let whole = file.metadata().map_err(wrong)?.len();
+    file.write_all(line.as_bytes()).map_err(|error| {
+        // A part of it may have been written.
+        let _ = file.set_len(whole);
+        wrong(error)
+    })?;
+    Ok(())
 }
 
 /// Keeps the whole lines up to `step`; a line cut short by a crash is dropped as well.

@@ -1,0 +1,355 @@
+//! Bad use of `gene-bert mlm`, through the real command: bad data, another run's folder, another
+//! vocabulary, a full disk. One paragraph with the remedy, exit code 1, nothing half-written.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use gene_bert::cell::{CellSource, CsrBlock, Labels};
+use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
+use gene_bert::h5ad::{H5ad, OpenOptions};
+use gene_bert::prepare::simulate::simulate;
+
+const MODEL: &str = r#"{"dim": 16, "n_heads": 2, "hidden_dim": 32, "n_layers": 1}"#;
+
+/// A folder with simulated cells (`simulated_1.h5ad`, `simulated_2.h5ad`) and a tiny model config.
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        simulate(dir.path(), 3, 48).unwrap();
+        fs::write(dir.path().join("model.json"), MODEL).unwrap();
+        Self(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = walk(self.0.path());
+        names.sort();
+        names
+    }
+
+    /// `mlm` on the first file with settings that suffice for a few steps, then `more`.
+    fn mlm(&self, more: &str) -> Output {
+        self.command(more).output().unwrap()
+    }
+
+    fn command(&self, more: &str) -> Command {
+        let sound = "mlm --bin_edges 0.5 2 --max_length 24 --seed 1 \
+                     --per_device_train_batch_size 4 --threads 1 --dataloader_num_workers 1";
+        let given = |flag: &str| more.contains(flag);
+        let sound = match given("--max_steps") {
+            true => sound.to_owned(),
+            false => format!("{sound} --max_steps 2"),
+        };
+        let mut line: Vec<&str> = sound
+            .split_whitespace()
+            .chain(more.split_whitespace())
+            .collect();
+        if !given("--train_data_paths") && !given("--resume") {
+            line.extend(["--train_data_paths", "simulated_1.h5ad"]);
+        }
+        if !given("--pretrained_model_path") && !given("--resume") {
+            line.extend(["--pretrained_model_path", "model.json"]);
+        }
+        if !given("--included_phenotypes") && !given("--resume") {
+            line.extend(["--included_phenotypes", "cell_type"]);
+        }
+        if !given("--output_dir") {
+            line.extend(["--output_dir", "out"]);
+        }
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gene-bert"));
+        command.args(line).current_dir(self.0.path());
+        command
+    }
+
+    /// Runs to the end.
+    fn train(&self, more: &str) {
+        let output = self.mlm(more);
+        assert!(output.status.success(), "{}", said(&output));
+    }
+
+    /// Must be refused with a message that has all of `parts`, and leave the folder as it was.
+    fn refused(&self, more: &str, parts: &[&str]) {
+        let before = self.names();
+        let output = self.mlm(more);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{more}\n{text}");
+        for part in parts {
+            assert!(
+                text.contains(part),
+                "`{more}` does not say `{part}`:\n{text}"
+            );
+        }
+        assert!(
+            !text.contains("panicked") && !text.contains("internal error"),
+            "{text}"
+        );
+        assert_eq!(self.names(), before, "{more} left something behind\n{text}");
+    }
+}
+
+fn walk(folder: &Path) -> Vec<String> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            names.extend(walk(&path));
+        }
+        names.push(path.display().to_string());
+    }
+    names
+}
+
+fn said(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A file of 8 cells and 6 genes, `change` made to its values, with `cell_type` labels.
+fn write_cells(path: &Path, types: &[&str], change: impl Fn(&mut [f32])) {
+    let mut data: Vec<f32> = (0..48).map(|i| (i % 5 + 1) as f32).collect();
+    change(&mut data);
+    let indices = (0..48).map(|i| i % 6).collect();
+    let cells = AnnData {
+        x: CsrBlock::new((8, 6), (0..=8).map(|row| row * 6).collect(), indices, data),
+        value_type: ValueType::Float32,
+        layers: Vec::new(),
+        cell_names: (0..8).map(|cell| format!("cell_{cell}")).collect(),
+        obs: vec![(
+            "cell_type".to_owned(),
+            Labels {
+                categories: types.iter().map(|t| (*t).to_owned()).collect(),
+                codes: (0..8).map(|cell| cell % types.len() as i32).collect(),
+            },
+        )],
+        gene_ids: (0..6).map(|gene| format!("GENE{gene}")).collect(),
+        var: Vec::new(),
+    };
+    write_h5ad(path, &cells).unwrap();
+}
+
+#[test]
+fn phenotypes_and_values_that_are_not_there() {
+    let folder = Folder::new();
+    let parts = ["simulated_1.h5ad", "celltype", "cell_type", "donor_id"];
+    folder.refused("--included_phenotypes celltype", &parts);
+
+    let vocabulary = r#"{"cell_type": ["[B_cell]", "[T_cell]"]}"#;
+    fs::write(folder.path("vocab.json"), vocabulary).unwrap();
+    let parts = [
+        "simulated_1.h5ad: row ",
+        "cell_type",
+        "hint: ",
+        "--unknown-phenotype",
+    ];
+    folder.refused("--vocab_path vocab.json", &parts);
+    let parts = ["sex", "vocabulary", "hint: "];
+    folder.refused("--vocab_path vocab.json --included_phenotypes sex", &parts);
+    folder.train("--vocab_path vocab.json --unknown-phenotype mask");
+}
+
+#[test]
+fn vocabularies_with_a_token_twice() {
+    let folder = Folder::new();
+    let vocabulary = r#"{"cell_type": ["[B_cell]", "[other]"], "tissue": ["[other]"]}"#;
+    fs::write(folder.path("vocab.json"), vocabulary).unwrap();
+    folder.refused(
+        "--vocab_path vocab.json",
+        &["vocab.json", "[other]", "cell_type", "tissue"],
+    );
+    fs::write(folder.path("vocab.json"), "{").unwrap();
+    folder.refused("--vocab_path vocab.json", &["vocab.json"]);
+}
+
+#[test]
+fn values_that_are_no_counts() {
+    let folder = Folder::new();
+    for (name, value) in [
+        ("negative", -1.5),
+        ("nan", f32::NAN),
+        ("infinite", f32::INFINITY),
+    ] {
+        let file = format!("{name}.h5ad");
+        write_cells(&folder.path(&file), &["a", "b"], |data| data[20] = value);
+        // Value 20 stands in row 3, gene 2.
+        let line = format!("--train_data_paths {file} --output_dir {name}");
+        let output = folder.mlm(&line);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        for part in [file.as_str(), "row 3", "GENE2", "hint: "] {
+            assert!(text.contains(part), "`{part}` is not said:\n{text}");
+        }
+        let left: Vec<String> = folder
+            .names()
+            .into_iter()
+            .filter(|name| name.contains("checkpoint"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn files_without_the_genes_of_the_vocabulary() {
+    let folder = Folder::new();
+    folder.train("--output_dir first");
+    write_cells(&folder.path("other.h5ad"), &["T cell", "B cell"], |_| ());
+    let checkpoint = "--pretrained_model_path first/checkpoint-2 --output_dir second";
+    let line = format!("{checkpoint} --train_data_paths other.h5ad");
+    folder.refused(
+        &line,
+        &[
+            "other.h5ad",
+            "genes",
+            "--gene-id-column",
+            "--min-gene-overlap",
+        ],
+    );
+}
+
+#[test]
+fn a_folder_that_holds_another_run() {
+    let folder = Folder::new();
+    folder.train("");
+    let weights = fs::read(folder.path("out/checkpoint-2/model.safetensors")).unwrap();
+    folder.refused(
+        "",
+        &["out", "another run", "--resume", "--overwrite-output-dir"],
+    );
+    assert_eq!(
+        fs::read(folder.path("out/checkpoint-2/model.safetensors")).unwrap(),
+        weights
+    );
+    folder.train("--overwrite-output-dir");
+    fs::write(folder.path("file"), "").unwrap();
+    folder.refused("--output_dir file", &["file", "is a file"]);
+}
+
+#[test]
+fn checkpoints_that_do_not_fit() {
+    let folder = Folder::new();
+    folder.train("");
+    folder.refused("--output_dir new --resume", &["new", "hint: "]);
+    folder.refused("--resume absent", &["absent", "hint: "]);
+    folder.refused("--resume --max_length 30", &["--max-length"]);
+    let vocabulary = r#"{"cell_type": ["[B_cell]", "[T_cell]"]}"#;
+    fs::write(folder.path("vocab.json"), vocabulary).unwrap();
+    let line = "--pretrained_model_path out/checkpoint-2 --output_dir new --vocab_path vocab.json";
+    folder.refused(line, &["vocab.json", "checkpoint-2", "hint: "]);
+    let weights = folder.path("out/checkpoint-2/model.safetensors");
+    let bytes = fs::read(&weights).unwrap();
+    fs::write(&weights, &bytes[..bytes.len() / 2]).unwrap();
+    let line = "--pretrained_model_path out/checkpoint-2 --output_dir new";
+    folder.refused(line, &["model.safetensors"]);
+}
+
+/// Its own checkpoint with another vocabulary in it, and its own run with another vocabulary named.
+#[test]
+fn a_checkpoint_of_another_vocabulary_is_not_resumed() {
+    let folder = Folder::new();
+    let vocabulary = r#"{"cell_type": ["[B_cell]", "[T_cell]"]}"#;
+    fs::write(folder.path("vocab.json"), vocabulary).unwrap();
+    folder.train("--max_steps 4 --save_steps 2 --eval_fraction 0");
+    fs::remove_dir_all(folder.path("out/checkpoint-4")).unwrap();
+    let parts = ["vocab.json", "checkpoint-2", "hint: "];
+    folder.refused("--resume --vocab_path vocab.json --max_steps 4", &parts);
+
+    let other = "--output_dir other --vocab_path vocab.json --unknown-phenotype mask";
+    folder.train(other);
+    for name in ["tokenizer.json", "gene_bert.json"] {
+        let from = folder.path("other/checkpoint-2").join(name);
+        fs::copy(from, folder.path("out/checkpoint-2").join(name)).unwrap();
+    }
+    let parts = ["checkpoint-2", "vocabulary", "hint: "];
+    folder.refused("--resume --max_steps 4", &parts);
+}
+
+/// Runs `command` in a shell whose files may not grow beyond `blocks` KiB, which is what a full
+/// disk looks like to a program: the write fails.
+#[cfg(unix)]
+fn on_a_full_disk(command: &Command, blocks: u32) -> Output {
+    let limit = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    let mut limited = Command::new("bash");
+    limited.args(["-c", &limit]).arg(command.get_program());
+    limited.args(command.get_args());
+    limited.current_dir(command.get_current_dir().unwrap());
+    limited.output().unwrap()
+}
+
+/// Exit code 1 and a message with all of `parts`.
+#[cfg(unix)]
+fn failed(output: &Output, parts: &[&str]) {
+    let text = said(output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in parts {
+        assert!(text.contains(part), "`{part}` is not said:\n{text}");
+    }
+}
+
+/// The weights exceed the limit and the settings do not.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_while_saving() {
+    let folder = Folder::new();
+    let output = on_a_full_disk(&folder.command(""), 40);
+    failed(&output, &["out/", "hint: "]);
+    let left: Vec<String> = folder
+        .names()
+        .into_iter()
+        .filter(|name| name.contains("checkpoint"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_full_disk_while_saving_keeps_the_last_whole_checkpoint() {
+    let folder = Folder::new();
+    let settings = "--max_steps 4 --save_steps 2 --eval_fraction 0";
+    folder.train(settings);
+    let weights = |step: u32| {
+        let path = format!("out/checkpoint-{step}/model.safetensors");
+        fs::read(folder.path(&path)).unwrap()
+    };
+    let (half, whole) = (weights(2), weights(4));
+    fs::remove_dir_all(folder.path("out/checkpoint-4")).unwrap();
+    let before = folder.names();
+    let resume = format!("--resume {settings}");
+    let output = on_a_full_disk(&folder.command(&resume), 40);
+    failed(&output, &["checkpoint-4", "hint: "]);
+    assert_eq!(folder.names(), before);
+    assert_eq!(weights(2), half);
+    folder.train(&resume);
+    assert_eq!(weights(4), whole);
+}
+
+/// Lines of `metrics.jsonl` are written whole or not at all, and the run can go on.
+#[cfg(unix)]
+#[test]
+fn a_full_disk_while_metrics_are_written() {
+    let folder = Folder::new();
+    let settings = "--max_steps 40 --save_steps 30 --logging_steps 1 --eval_fraction 0";
+    let output = on_a_full_disk(&folder.command(settings), 4);
+    failed(&output, &["out/metrics.jsonl", "hint: "]);
+    let lines = fs::read_to_string(folder.path("out/metrics.jsonl")).unwrap();
+    assert!(lines.len() > 2000 && lines.len() <= 4096, "{}", lines.len());
+    for line in lines.lines() {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(value["event"], "step");
+    }
+    folder.train(&format!("--overwrite-output-dir {settings}"));
+}
+
+/// The simulated file is what the tests take it for.
+#[test]
+fn the_fixture_has_all_cell_types() {
+    let folder = Folder::new();
+    let path = folder.path("simulated_1.h5ad");
+    let file = H5ad::open(&path, &OpenOptions::default()).unwrap();
+    assert_eq!(file.num_cells(), 36);
+    assert_eq!(file.labels("cell_type").unwrap().categories.len(), 6);
+}
