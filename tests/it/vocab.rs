@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use gene_bert::vocab::Vocabulary;
+use gene_bert::vocab::{PhenotypeVocab, Repeats, Vocabulary, phenotype_token};
 
 fn gene_bert(folder: &Path, line: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gene-bert"))
@@ -181,4 +181,66 @@ fn bad_use_of_vocab_build() {
     fs::write(dir.path().join("vocab.json"), "{}").unwrap();
     let parts = ["vocab.json: exists already", "hint: ", "--overwrite"];
     bad("build simulated_1.h5ad --phenotypes sex", &parts);
+}
+
+#[test]
+fn the_human_vocabulary_is_sound_and_a_run_takes_it() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("vocab/human.json");
+    let vocabulary = PhenotypeVocab::load(&path, Repeats::Refused).unwrap();
+    let readme = fs::read_to_string(path.with_file_name("README.md")).unwrap();
+    for (category, tokens) in vocabulary.categories() {
+        for token in tokens {
+            let value = token.trim_matches(['[', ']']).replace('_', " ");
+            assert_eq!(*token, phenotype_token(&value), "{category}");
+            assert!(
+                token.len() > 2 && value.trim() == value,
+                "{category}: {token}"
+            );
+        }
+        let row = format!("| `{category}` | {} |", tokens.len());
+        assert!(readme.contains(&row), "README does not say {row}");
+    }
+    let has = |category: &str, value: &str| {
+        let tokens = vocabulary.tokens(category).unwrap();
+        assert!(
+            tokens.contains(&phenotype_token(value)),
+            "{category}: {value}"
+        );
+    };
+    has(
+        "cell_type",
+        "naive thymus-derived CD4-positive, alpha-beta T cell",
+    );
+    has("development_stage", "74-year-old stage");
+    has("disease", "normal");
+    assert_eq!(vocabulary.tokens("sex").unwrap(), ["[female]", "[male]"]);
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(!text.contains("[unknown]"));
+
+    // Saved again it is the same file, so that what `vocab build` adds shows in a diff.
+    let dir = simulated();
+    vocabulary.save(&dir.path().join("again.json")).unwrap();
+    assert_eq!(
+        fs::read_to_string(dir.path().join("again.json")).unwrap(),
+        text
+    );
+
+    // Simulated cells are labelled in its spelling: nothing is new, and a run takes it.
+    let columns = "cell_type sex tissue";
+    let human = path.display();
+    let line = format!(
+        "vocab build simulated_1.h5ad --phenotypes {columns} --start_from {human} --output o.json"
+    );
+    assert_eq!(
+        printed(dir.path(), &line).matches(" 0 of them new").count(),
+        6
+    );
+    let line = format!(
+        "mlm --train_data_paths simulated_1.h5ad --vocab_path {human} --included_phenotypes \
+         {columns} --bin_edges 0.5 --model_arch quickstart --num_hidden_layers 1 --max_length 32 \
+         --max_steps 1 --eval_fraction 0.1 --output_dir run"
+    );
+    printed(dir.path(), &line);
+    let (saved, _) = Vocabulary::load(&dir.path().join("run/checkpoint-1")).unwrap();
+    assert_eq!(saved.phenotypes(), &vocabulary);
 }
