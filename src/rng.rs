@@ -26,6 +26,8 @@ pub enum Stream {
     Simulate = 7,
     /// Which cells are held out; id = index of the file.
     Split = 8,
+    /// Which cells a balanced data set keeps; id = class.
+    Balance = 9,
 }
 
 /// The generator of one stream.

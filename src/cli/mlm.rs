@@ -1,6 +1,6 @@
 //! `gene-bert mlm`: masked pretraining.
 
-use crate::config::RunFlags;
+use crate::config::{Job, RunFlags};
 use crate::train::{pretrain, resume};
 
 /// Flags of `mlm`: those of a run.
@@ -15,6 +15,7 @@ pub struct MlmArgs {
 /// # Errors
 /// Settings that cannot work, and whatever keeps the run from its end.
 pub fn run(args: MlmArgs) -> anyhow::Result<()> {
+    args.run.validate_for(Job::Mlm)?;
     let (config, resumed) = resume::settle(&args.run)?;
     for note in config.notes() {
         eprintln!("note: {note}");

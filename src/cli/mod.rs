@@ -7,6 +7,7 @@
 pub mod arguments;
 mod bench;
 mod check;
+mod cls;
 pub mod failure;
 mod info;
 mod mlm;
@@ -17,6 +18,7 @@ mod vocab;
 
 use std::ffi::OsString;
 
+use crate::config::Job;
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// Pretrain, fine-tune and evaluate positionless transformers on single-cell atlases, straight
@@ -36,8 +38,12 @@ pub struct Cli {
 pub enum Command {
     /// Measure how fast the parts are on this machine and these files
     Bench(bench::BenchArgs),
+    /// Train a classifier that tells one value of an obs column from all others
+    Bincls(Box<cls::ClsArgs>),
     /// Check the settings of a run and print them all, without running it
     Check(Box<check::CheckArgs>),
+    /// Train a classifier of cells, from scratch or from a pretrained model
+    Cls(Box<cls::ClsArgs>),
     /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
     Info(info::InfoArgs),
     /// Pretrain by masking genes and phenotypes
@@ -54,7 +60,9 @@ impl Command {
     fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Bench(args) => bench::run(&args),
+            Self::Bincls(args) => cls::run(*args, Job::Bincls),
             Self::Check(args) => check::run(*args),
+            Self::Cls(args) => cls::run(*args, Job::Cls),
             Self::Info(args) => info::run(args),
             Self::Mlm(args) => mlm::run(*args),
             Self::Quickstart(args) => quickstart::run(args),

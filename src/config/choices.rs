@@ -10,6 +10,53 @@ pub(super) fn named<T: DeserializeOwned>(name: &str) -> Result<T, Error> {
     T::deserialize(name)
 }
 
+/// How much the loss of a cell counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClassWeights {
+    /// The rarer its class among the training cells, the more.
+    #[default]
+    InverseFrequency,
+    /// As much as any other's.
+    None,
+}
+
+/// Which part of the encoder stays as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum FreezeEncoder {
+    /// All of it.
+    All,
+    /// The embeddings and so many blocks, counted from below.
+    Blocks(usize),
+}
+
+/// A part of the encoder that is none.
+#[derive(Debug, thiserror::Error)]
+#[error("`{0}` is no part of the encoder: all or a number of blocks is expected")]
+pub struct UnknownPart(String);
+
+impl TryFrom<String> for FreezeEncoder {
+    type Error = UnknownPart;
+
+    fn try_from(name: String) -> Result<Self, UnknownPart> {
+        match name.parse() {
+            Ok(blocks) => Ok(Self::Blocks(blocks)),
+            Err(_) if name == "all" => Ok(Self::All),
+            Err(_) => Err(UnknownPart(name)),
+        }
+    }
+}
+
+impl From<FreezeEncoder> for String {
+    fn from(part: FreezeEncoder) -> Self {
+        match part {
+            FreezeEncoder::All => "all".to_owned(),
+            FreezeEncoder::Blocks(blocks) => blocks.to_string(),
+        }
+    }
+}
+
 /// Where to compute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -12,12 +12,14 @@
 
 mod choices;
 mod components;
+mod jobs;
 mod resolve;
 mod settings;
 mod spelling;
 mod validate;
 
-pub use choices::Device;
+pub use choices::{ClassWeights, Device, FreezeEncoder};
+pub use jobs::Job;
 pub use resolve::{ConfigError, Resume, RunFlags};
 pub use settings::{RunConfig, Settings};
 pub use spelling::nearest;

@@ -240,13 +240,16 @@ mod tests {
             let Some(name) = arg.get_long() else { continue };
             let value = match name {
                 "config" | "resume" | "layer" | "overwrite-output-dir" | "help" => continue,
-                "allow-scaled" | "use-flash-attn" | "auto-find-batch-size" => "=true",
+                "allow-scaled" | "use-flash-attn" | "auto-find-batch-size" | "balanced-dataset" => {
+                    "=true"
+                }
                 "matrix" => " layers.counts",
                 "bin-edges" => " -0.5 0.1 2",
                 "unknown-phenotype" => " mask",
                 "gene-order" => " expression",
                 "compat" => " perturbgene",
                 "shuffle" => " sequential",
+                "class-weights" => " none",
                 "absent-gene-sampling" => " frequency",
                 "lr-scheduler-type" => " inverse_sqrt",
                 "device" => " cuda:1",

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{Device, named};
+use super::choices::{ClassWeights, Device, FreezeEncoder, named};
 use crate::h5ad::MatrixKey;
 use crate::loader::{AbsentGeneSampling, Shuffle};
 use crate::optim::Schedule;
@@ -18,6 +18,7 @@ use crate::tokenize::{Compat, GeneOrder, Transform, UnknownPhenotype};
 const DATA: &str = "Data";
 const TOKENS: &str = "Tokens";
 const MASKS: &str = "Masks (mlm)";
+const CLASSES: &str = "Classes (cls)";
 const MODEL: &str = "Model";
 const TRAINING: &str = "Training";
 const EVALUATION: &str = "Evaluation and checkpoints";
@@ -56,6 +57,13 @@ macro_rules! settings {
         }
 
         impl Settings {
+            /// Names of the settings that are set.
+            pub fn given(&self) -> Vec<&'static str> {
+                let mut names = Vec::new();
+                $( if self.$name.is_some() { names.push(stringify!($name)); } )+
+                names
+            }
+
             /// These settings, completed by `lower` where they are unset.
             #[must_use]
             pub fn over(self, lower: Self) -> Self {
@@ -174,6 +182,32 @@ settings! {
         long, help_heading = MASKS, value_name = "HOW", value_parser = named::<AbsentGeneSampling>
     )]
     absent_gene_sampling (AbsentGeneSampling): AbsentGeneSampling = AbsentGeneSampling::Uniform;
+    /// Column of obs whose values are the classes; it may not be among the included phenotypes
+    #[arg(long, help_heading = CLASSES, value_name = "COLUMN")]
+    phenotype_category (String): Option<String> = None;
+    /// Tell only this value of the category from all others, such as lung
+    #[arg(long, help_heading = CLASSES, value_name = "VALUE")]
+    binary_label (String): Option<String> = None;
+    /// Train on equally many cells of each class: all of the rarest, as many of the others, drawn
+    /// once
+    #[arg(
+        long, help_heading = CLASSES, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    balanced_dataset (bool): bool = false;
+    /// What a cell's loss is multiplied by: inverse_frequency (of its class among the training
+    /// cells) or none [default: inverse_frequency]
+    #[arg(
+        long, help_heading = CLASSES, value_name = "WEIGHTS", value_parser = named::<ClassWeights>
+    )]
+    class_weights (ClassWeights): ClassWeights = ClassWeights::InverseFrequency;
+    /// Leave the encoder as it is and train the classifier only; with a number, leave the
+    /// embeddings and so many blocks
+    #[arg(
+        long, help_heading = CLASSES, value_name = "BLOCKS", num_args = 0..=1,
+        default_missing_value = "all", value_parser = named::<FreezeEncoder>
+    )]
+    freeze_encoder (FreezeEncoder): Option<FreezeEncoder> = None;
     /// Model config (JSON; random weights), or a checkpoint folder: its weights, vocabulary,
     /// genes and bins are used
     #[arg(long, help_heading = MODEL, value_name = "PATH")]
@@ -256,7 +290,8 @@ settings! {
     /// Clip the norm of all gradients to this; 0: no clipping [default: 1]
     #[arg(long, help_heading = TRAINING, value_name = "NORM")]
     max_grad_norm (f64): f64 = 1.0;
-    /// Share of the target spread evenly over the whole vocabulary [default: 0]
+    /// Share of the target spread evenly over the whole vocabulary (mlm) or all classes (cls)
+    /// [default: 0]
     #[arg(long, help_heading = TRAINING, value_name = "SHARE")]
     label_smoothing (f64): f64 = 0.0;
     /// Evaluate every so many optimizer steps [default: after each epoch]

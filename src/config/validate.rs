@@ -7,6 +7,7 @@
 use std::fmt;
 
 use super::choices::Device;
+use super::jobs::Job;
 use super::settings::RunConfig;
 use super::spelling::nearest;
 use crate::model::GeneBertConfig;
@@ -44,10 +45,14 @@ impl fmt::Display for Invalid {
 }
 
 /// Problems found so far.
-struct Checks(Vec<Problem>);
+pub(super) struct Checks(Vec<Problem>);
 
 impl Checks {
-    fn result(self) -> Result<(), Invalid> {
+    pub(super) fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    pub(super) fn result(self) -> Result<(), Invalid> {
         if self.0.is_empty() {
             Ok(())
         } else {
@@ -55,7 +60,12 @@ impl Checks {
         }
     }
 
-    fn push(&mut self, key: &'static str, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(super) fn push(
+        &mut self,
+        key: &'static str,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.0.push(Problem {
             key,
             what: what.into(),
@@ -63,7 +73,13 @@ impl Checks {
         });
     }
 
-    fn unless(&mut self, fine: bool, key: &'static str, what: impl fmt::Display, remedy: &str) {
+    pub(super) fn unless(
+        &mut self,
+        fine: bool,
+        key: &'static str,
+        what: impl fmt::Display,
+        remedy: &str,
+    ) {
         if !fine {
             self.push(key, what.to_string(), remedy);
         }
@@ -92,16 +108,16 @@ impl Checks {
 }
 
 impl RunConfig {
-    /// Checks everything that can be checked without opening a file.
+    /// Checks everything that can be checked without opening a file, for this kind of run.
     ///
     /// # Errors
     /// All problems at once.
-    pub fn validate(&self) -> Result<(), Invalid> {
-        let mut checks = Checks(Vec::new());
+    pub fn validate(&self, job: Job) -> Result<(), Invalid> {
+        let mut checks = Checks::none();
         self.check_data(&mut checks);
         self.check_bins(&mut checks);
         self.check_tokens(&mut checks);
-        self.check_masks(&mut checks);
+        self.check_job(job, &mut checks);
         self.check_model(&mut checks);
         self.check_dropout(&mut checks);
         self.check_length(&mut checks);
@@ -116,7 +132,7 @@ impl RunConfig {
     /// # Errors
     /// All problems at once.
     pub fn validate_tokens(&self) -> Result<(), Invalid> {
-        let mut checks = Checks(Vec::new());
+        let mut checks = Checks::none();
         checks.share("min_gene_overlap", self.min_gene_overlap);
         self.check_bins(&mut checks);
         self.check_tokens(&mut checks);
@@ -132,7 +148,8 @@ impl RunConfig {
                     .to_owned(),
             );
         }
-        if self.gene_mask_prob == 0.0 && self.phenotype_mask_prob > 0.0 {
+        let masks = self.job() == Job::Mlm;
+        if masks && self.gene_mask_prob == 0.0 && self.phenotype_mask_prob > 0.0 {
             notes.push("gene_mask_prob is 0: the model learns phenotypes only".to_owned());
         }
         notes
@@ -216,7 +233,7 @@ impl RunConfig {
         checks.at_least_one("num_top_genes", self.num_top_genes.map(|n| n as u64));
     }
 
-    fn check_masks(&self, checks: &mut Checks) {
+    pub(super) fn check_masks(&self, checks: &mut Checks) {
         checks.share("gene_mask_prob", self.gene_mask_prob);
         checks.share("phenotype_mask_prob", self.phenotype_mask_prob);
         let no_phenotypes = self.included_phenotypes.is_empty();
@@ -422,7 +439,7 @@ mod tests {
         let mut config = sound();
         change(&mut config);
         config
-            .validate()
+            .validate(Job::Mlm)
             .map_or_else(|e| e.0.iter().map(|p| p.key).collect(), |()| Vec::new())
     }
 
@@ -493,7 +510,7 @@ mod tests {
         let text = crate::config::RunFlags::default()
             .resolve()
             .unwrap()
-            .validate()
+            .validate(Job::Mlm)
             .unwrap_err();
         let text = text.to_string();
         for key in ["train_data_paths", "output_dir", "bin_edges", "model_arch"] {
@@ -501,7 +518,7 @@ mod tests {
         }
         let mut config = sound();
         config.max_length = 3;
-        let text = config.validate().unwrap_err().to_string();
+        let text = config.validate(Job::Mlm).unwrap_err().to_string();
         assert!(
             text.contains("setting max_length") && text.contains("\nhint: set 5"),
             "{text}"

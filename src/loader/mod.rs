@@ -17,6 +17,7 @@
 
 mod absent;
 mod batch;
+mod classes;
 mod collator;
 mod data_set;
 mod error;
@@ -37,6 +38,7 @@ mod tests;
 pub mod throughput;
 
 pub use batch::{BatchPlan, Tail};
+pub use classes::{ClassCollator, NO_CLASS};
 pub use collator::{CollatedCell, Collator, PlainCollator};
 pub use data_set::DataSet;
 pub use error::LoaderError;

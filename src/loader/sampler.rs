@@ -96,6 +96,11 @@ impl Selection {
         }
     }
 
+    /// The selected cells of a data set of `num_cells`, ascending.
+    pub fn cells(&self, num_cells: u64) -> impl Iterator<Item = u64> {
+        (0..self.len(num_cells)).map(|place| self.cell(place))
+    }
+
     /// The cell at `place` of the selection, which must lie in it.
     pub(super) fn cell(&self, place: u64) -> u64 {
         match self {

@@ -19,6 +19,8 @@ pub struct GeneBertForSequenceClassification {
     pre_classifier: Linear,
     classifier: Linear,
     dropout: f64,
+    /// Embeddings and so many blocks that get no gradient.
+    frozen: Option<usize>,
 }
 
 struct SavedHead {
@@ -61,7 +63,18 @@ impl GeneBertForSequenceClassification {
             pre_classifier: Linear::new(parameters, "pre_classifier")?,
             classifier: Linear::new(parameters, "classifier")?,
             dropout: config.seq_classif_dropout,
+            frozen: None,
         })
+    }
+
+    /// The same model, whose embeddings and first `num_blocks` blocks get no gradient and so stay
+    /// as they are; where there are no more blocks, only the classifier learns.
+    #[must_use]
+    pub fn with_frozen_blocks(self, num_blocks: usize) -> Self {
+        Self {
+            frozen: Some(num_blocks),
+            ..self
+        }
     }
 
     /// Logits [B, classes], one row per cell. Without a key nothing is dropped.
@@ -108,12 +121,21 @@ impl GeneBertForSequenceClassification {
             return Ok(LossSum::default());
         }
         let firsts = first_tokens(batch)?;
-        let (hidden, saved) = self.encoder.forward(batch, dropout, |_| Ok(()))?;
+        let learns = self.frozen.is_none_or(|n| n < self.encoder.num_blocks());
+        let (hidden, saved) = if learns {
+            let (hidden, saved) = self.encoder.forward(batch, dropout, |_| Ok(()))?;
+            (hidden, Some(saved))
+        } else {
+            (self.encoder.infer(batch, dropout)?, None)
+        };
         let (logits, head) = self.head(&firsts, &hidden, dropout)?;
         let (loss, dlogits) = cross_entropy::forward_backward(logits, labels, config.settings())?;
         let dfirst = self.head_backward(head, &dlogits, gradients)?;
-        let dhidden = rows::scatter(&dfirst, &firsts, batch.num_tokens())?;
-        self.encoder.backward(batch, saved, dhidden, gradients)?;
+        if let Some(saved) = saved {
+            let dhidden = rows::scatter(&dfirst, &firsts, batch.num_tokens())?;
+            let encoder = &self.encoder;
+            encoder.backward(batch, saved, dhidden, self.frozen, gradients)?;
+        }
         Ok(loss_sum(loss, labels))
     }
 

@@ -154,10 +154,11 @@ const ALIASES: [(&str, &str); 7] = [
 ];
 
 /// Hugging Face's keys that do not apply to a positionless encoder, or are bookkeeping.
-const IGNORED: [&str; 18] = [
+const IGNORED: [&str; 20] = [
     "_name_or_path",
     "architectures",
     "auto_map",
+    "binary_label",
     "bos_token_id",
     "classifier_dropout",
     "cls_token_id",
@@ -166,6 +167,7 @@ const IGNORED: [&str; 18] = [
     "max_position_embeddings",
     "model_type",
     "output_past",
+    "phenotype_category",
     "position_embedding_type",
     "problem_type",
     "qa_dropout",

@@ -88,17 +88,27 @@ impl Encoder {
         Ok(x)
     }
 
+    /// Number of blocks.
+    pub(super) fn num_blocks(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// Leaves the gradients of the parts that are not `frozen`: embeddings and so many blocks.
     pub(super) fn backward(
         &self,
         batch: &PackedBatch,
         saved: Saved,
         mut dx: Tensor,
+        frozen: Option<usize>,
         gradients: &mut Gradients,
     ) -> Result<()> {
         let blocks = self.blocks.iter().zip(saved.blocks).enumerate();
-        for (i, (block, kept)) in blocks.rev() {
+        for (i, (block, kept)) in blocks.skip(frozen.unwrap_or(0)).rev() {
             let dropout = BlockDropout::new(&self.config, saved.key, i);
             dx = block.backward(kept, dx, &batch.cu_seqlens, &dropout, gradients)?;
+        }
+        if frozen.is_some() {
+            return Ok(());
         }
         let dropout = self.embedding_dropout(saved.key);
         self.embeddings

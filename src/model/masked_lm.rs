@@ -131,7 +131,8 @@ impl GeneBertForMaskedLM {
         let (loss, dlogits) = cross_entropy::forward_backward(logits, &labels, config.settings())?;
         let dhidden = self.head_backward(batch, head, &dlogits, gradients)?;
         drop((hidden, dlogits));
-        self.encoder.backward(batch, saved, dhidden, gradients)?;
+        self.encoder
+            .backward(batch, saved, dhidden, None, gradients)?;
         Ok(loss_sum(loss, batch))
     }
 

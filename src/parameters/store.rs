@@ -153,7 +153,22 @@ impl Parameters {
     /// # Errors
     /// The file is unreadable, or a tensor has another shape; nothing has changed then.
     pub fn load(&self, path: &Path) -> Result<LoadReport, ParameterError> {
+        self.load_where(path, |_| true)
+    }
+
+    /// As [`Parameters::load`], but of those names only that are `wanted`; the others count as
+    /// missing from the file.
+    ///
+    /// # Errors
+    /// As [`Parameters::load`].
+    pub fn load_where(
+        &self,
+        path: &Path,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Result<LoadReport, ParameterError> {
         let (mut found, _) = read_tensors(path)?;
+        let mut unexpected: Vec<String> = found.keys().filter(|n| !wanted(n)).cloned().collect();
+        found.retain(|name, _| wanted(name));
         let mut mismatches = Vec::new();
         for (name, var) in self.iter() {
             if let Some(tensor) = found.get(name)
@@ -174,10 +189,11 @@ impl Parameters {
                 None => missing.push(name.to_owned()),
             }
         }
+        unexpected.extend(found.into_keys());
         Ok(LoadReport {
             path: path.to_owned(),
             missing,
-            unexpected: found.into_keys().collect(),
+            unexpected,
         })
     }
 

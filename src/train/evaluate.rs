@@ -122,6 +122,7 @@ impl Evaluator {
             eval_loss: (num_labels > 0).then(|| loss_sum / num_labels as f64),
             genes: gene_figures(&genes),
             phenotypes: self.phenotype_figures(model)?,
+            classification: None,
             seconds: began.elapsed().as_secs_f64(),
         })
     }

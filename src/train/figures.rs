@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use anyhow::{Result, bail};
 use serde::Serialize;
 
+use super::class_figures::Classification;
+
 /// Which phenotypes a cell showed when one was predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -69,13 +71,17 @@ pub struct Evaluation {
     pub genes: Option<GeneFigures>,
     /// Every phenotype in every setting.
     pub phenotypes: Vec<PhenotypeFigures>,
+    /// The classes of a classifier; `None`: the run trains none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub classification: Option<Classification>,
     /// Wall time, in seconds.
     pub seconds: f64,
 }
 
 impl Evaluation {
     /// The figure called `metric`: `eval_loss` (or `loss`), `gene_accuracy`, or `<phenotype>_accuracy`,
-    /// `<phenotype>_balanced_accuracy`, `<phenotype>_macro_f1` (all phenotypes hidden).
+    /// `<phenotype>_balanced_accuracy`, `<phenotype>_macro_f1` (all phenotypes hidden); of a
+    /// classifier, those of [`Classification::named`].
     ///
     /// # Errors
     /// No such figure; the error lists those there are.
@@ -117,6 +123,8 @@ impl Evaluation {
             );
             all.insert(format!("{}_macro_f1", p.category), p.macro_f1);
         }
+        let named = self.classification.iter().flat_map(Classification::named);
+        all.extend(named.map(|(name, value)| (name.to_owned(), value)));
         all
     }
 
@@ -157,11 +165,15 @@ impl Evaluation {
                     )
                 }),
         );
+        parts.extend(self.classification.as_ref().map(Classification::one_line));
         parts.join(" · ")
     }
 
     /// The table at the end of a run.
     pub fn table(&self) -> String {
+        if let Some(classification) = &self.classification {
+            return classification.table();
+        }
         let head = [
             "predicted",
             "others",
@@ -203,7 +215,7 @@ impl Evaluation {
     }
 }
 
-fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |c: usize| {
         rows.iter()
             .map(|row| row[c].chars().count())

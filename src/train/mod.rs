@@ -1,7 +1,7 @@
 //! Training: the only place where model, loader and optimizer meet.
 //!
 //! [`run`] goes from a resolved configuration to a trained model, with what the [`task`] brings
-//! ([`pretrain`]): [`data`] opens and divides the cells, [`start`] settles vocabulary and weights,
+//! ([`pretrain`], [`classify`]): [`data`] opens and divides the cells, [`start`] settles vocabulary and weights,
 //! [`trainer`] is the loop, [`evaluate`] measures on held-out cells next to [`baseline`]s and gives
 //! [`figures`]; [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
 //! Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are [`hooks`] of the loop;
@@ -10,10 +10,14 @@
 
 pub mod baseline;
 pub mod checkpoint;
+pub mod class_figures;
+pub mod classes;
+pub mod classify;
 pub mod data;
 pub mod evaluate;
 pub mod figures;
 pub mod hooks;
+mod labelled;
 pub mod pretrain;
 pub mod resume;
 pub mod run;

@@ -14,7 +14,7 @@ use super::start::Start;
 use super::task::Task;
 use super::trainer::Outcome;
 use crate::cell::PackedBatch;
-use crate::config::RunConfig;
+use crate::config::{Job, RunConfig};
 use crate::loader::{Loader, MlmCollator, Sampler};
 use crate::model::{DropoutKey, GeneBertForMaskedLM, Gradients, LossConfig, LossSum};
 
@@ -58,24 +58,27 @@ impl Task for MaskedTokens {
 /// Settings that cannot work, a run folder in use, unreadable files, unknown phenotypes, a
 /// checkpoint that does not fit. Nothing is left half-written.
 pub fn pretrain(config: &RunConfig, resume: Option<&Path>, overwrite: bool) -> Result<Outcome> {
-    config.validate()?;
+    config.validate(Job::Mlm)?;
     let asked = Asked { resume, overwrite };
     run(config, asked, |files| prepare(config, resume, files))
 }
 
 fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Prepared> {
     let start = Start::new(config, resume, files)?;
+    let fresh = GeneBertForMaskedLM::init_parameters(&start.model_config, config.seed)?;
+    let weights = start.weights(fresh, |_| true)?;
     let data = Data::bind(config, files, &start)?;
     println!("{}", data.describe());
     let seed = config.seed;
     let masking = config.mlm_config();
-    let weights = data.gene_weights(config, &start)?;
+    let gene_weights = data.gene_weights(config, &start)?;
     let sampler = Sampler::new(
         config.sampler_config(),
         data.train_cells.clone(),
         data.train.len(),
     )?;
-    let collator = MlmCollator::training(&start.vocabulary, &masking, seed, weights.as_deref())?;
+    let collator =
+        MlmCollator::training(&start.vocabulary, &masking, seed, gene_weights.as_deref())?;
     let loader = Loader::new(
         Arc::clone(&data.train),
         sampler.clone(),
@@ -94,17 +97,17 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
                 &data.train,
                 &sampler,
                 &start.vocabulary,
-                (&masking, weights.as_deref(), seed),
+                (&masking, gene_weights.as_deref(), seed),
                 &eval_loader,
             )?,
             masking,
-            gene_weights: weights,
+            gene_weights,
             seed,
             loader: eval_loader,
         }),
     };
     let task = MaskedTokens {
-        model: GeneBertForMaskedLM::new(&start.model_config, &start.parameters)?,
+        model: GeneBertForMaskedLM::new(&start.model_config, &weights.parameters)?,
         loss: LossConfig {
             label_smoothing: config.label_smoothing,
             ..LossConfig::default()
@@ -114,6 +117,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
     Ok(Prepared {
         model_json: serde_json::to_value(&start.model_config)?,
         start,
+        weights,
         loader,
         task: Box::new(task),
         command: "mlm",

@@ -1,4 +1,6 @@
-//! The settings of a run that is resumed: those of its checkpoint below those given now.
+//! The settings of a run that goes on from a checkpoint. Where it is resumed, all settings of the
+//! checkpoint's run stand below those given now; where it only starts from its weights, those that
+//! make the tokens do.
 
 use std::path::{Path, PathBuf};
 
@@ -7,6 +9,8 @@ use anyhow::{Context, Result, bail};
 use super::checkpoint;
 use crate::config::{Resume, RunConfig, RunFlags, Settings};
 use crate::file::read_string;
+use crate::prepare::encoding;
+use crate::tokenize::Bins;
 
 /// The run's settings, and the checkpoint folder to continue from where one is asked for.
 ///
@@ -15,7 +19,7 @@ use crate::file::read_string;
 /// on as if never interrupted.
 pub fn settle(flags: &RunFlags) -> Result<(RunConfig, Option<PathBuf>)> {
     let folder = match flags.resume() {
-        Resume::No => return Ok((flags.resolve()?, None)),
+        Resume::No => return Ok((with_tokens_of_checkpoint(flags)?, None)),
         Resume::From(path) => path,
         Resume::Latest => flags
             .resolve()?
@@ -40,6 +44,47 @@ pub fn settle(flags: &RunFlags) -> Result<(RunConfig, Option<PathBuf>)> {
         );
     }
     Ok((config, Some(checkpoint)))
+}
+
+/// The settings of a new run; how cells become tokens is, where not given, as in the checkpoint
+/// whose weights it starts from.
+fn with_tokens_of_checkpoint(flags: &RunFlags) -> Result<RunConfig> {
+    let given = flags.resolve()?;
+    let path = given.pretrained_model_path.as_deref();
+    let Some(checkpoint) = path.filter(|path| path.is_dir()) else {
+        return Ok(given);
+    };
+    let (_, saved) = encoding::load(checkpoint)?;
+    let (bin_edges, quantile_bins) = match &saved.bins {
+        _ if given.gives_bins() => (None, None),
+        Bins::Shared(edges) => (Some(edges.clone()), None),
+        Bins::Quantile(number) => (None, Some(*number)),
+        Bins::PerGene(_) => (None, None),
+    };
+    let lower = Settings {
+        bin_edges,
+        quantile_bins,
+        transform: Some(saved.transform.clone()),
+        gene_order: saved.gene_order,
+        num_top_genes: saved.num_top_genes,
+        max_length: Some(saved.max_length),
+        compat: saved.compat,
+        ..Settings::default()
+    };
+    let config = flags.resolve_over(lower)?;
+    let taken = config.differences(&given);
+    if !taken.is_empty() {
+        println!("As in {}: {}", checkpoint.display(), taken.join(", "));
+    }
+    if config.transform != saved.transform {
+        eprintln!(
+            "warning: transform is {}, but the weights of {} were trained with {}",
+            config.transform,
+            checkpoint.display(),
+            saved.transform
+        );
+    }
+    Ok(config)
 }
 
 fn saved_settings(checkpoint: &Path) -> Result<Settings> {

@@ -14,7 +14,7 @@ use super::data::Files;
 use super::hooks::{self, HookSettings};
 use super::run_folder;
 use super::signal;
-use super::start::Start;
+use super::start::{Start, Weights};
 use super::task::Task;
 use super::trainer::{Fixed, LoopSettings, Outcome, Trainer};
 use crate::config::RunConfig;
@@ -23,8 +23,10 @@ use crate::optim::AdamW;
 
 /// What a task brings to a run.
 pub struct Prepared {
-    /// Vocabulary, tokens and weights.
+    /// Vocabulary and tokens.
     pub start: Start,
+    /// The weights to begin with.
+    pub weights: Weights,
     /// The training cells, collated for the task.
     pub loader: Loader,
     /// Loss and measure.
@@ -82,13 +84,14 @@ fn assemble(
 ) -> Result<Trainer> {
     let Prepared {
         start,
+        weights,
         mut loader,
         task,
         model_json,
         ..
     } = prepared;
     let settings = loop_settings(config, &loader)?;
-    let mut optimizer = AdamW::new(&start.parameters, config.adamw_config())?;
+    let mut optimizer = AdamW::new(&weights.parameters, config.adamw_config())?;
     let mut state = TrainerState::new(loader.state());
     if let Some(checkpoint) = asked.resume {
         state = checkpoint::load_state(checkpoint)?;
@@ -106,7 +109,7 @@ fn assemble(
         );
     }
     let run_toml = config.to_toml()?;
-    println!("{}", describe_model(&start, &settings));
+    println!("{}", describe_model(&start, &weights, &settings));
     println!(
         "Settings (also in {}):\n{run_toml}",
         output_dir.join("run.toml").display()
@@ -126,7 +129,7 @@ fn assemble(
     Ok(Trainer {
         fixed,
         settings,
-        parameters: start.parameters,
+        parameters: weights.parameters,
         task,
         optimizer,
         loader,
@@ -172,7 +175,7 @@ fn hook_settings(config: &RunConfig, settings: &LoopSettings) -> HookSettings {
     }
 }
 
-fn describe_model(start: &Start, settings: &LoopSettings) -> String {
+fn describe_model(start: &Start, weights: &Weights, settings: &LoopSettings) -> String {
     let c = &start.model_config;
     format!(
         "Model: {} blocks, hidden size {}, {} heads, {:.2} M parameters ({})\n\
@@ -180,8 +183,8 @@ fn describe_model(start: &Start, settings: &LoopSettings) -> String {
         c.num_hidden_layers,
         c.hidden_size,
         c.num_attention_heads,
-        start.parameters.num_weights() as f64 / 1e6,
-        start.origin,
+        weights.parameters.num_weights() as f64 / 1e6,
+        weights.origin,
         settings.total_steps,
         settings.steps_per_epoch,
         settings.schedule.warmup_steps,

@@ -2,19 +2,19 @@
 //! file or built-in config, vocabulary and genes from the training files), or those of a checkpoint
 //! (`--pretrained_model_path FOLDER` or `--resume`), whose vocabulary, genes and bins come along.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
 
 use super::data::Files;
 use crate::config::RunConfig;
-use crate::model::{GeneBertConfig, GeneBertForMaskedLM, Parameters};
+use crate::model::{GeneBertConfig, Parameters};
 use crate::prepare::encoding::Encoding;
 use crate::tokenize::TokenizeConfig;
 use crate::vocab::Vocabulary;
 
-/// What a run starts from.
+/// What a run starts from, but for its weights.
 pub struct Start {
     /// Tokens and genes.
     pub vocabulary: Arc<Vocabulary>,
@@ -22,9 +22,15 @@ pub struct Start {
     pub tokenize: TokenizeConfig,
     /// The model's shape.
     pub model_config: GeneBertConfig,
-    /// All weights.
+    checkpoint: Option<PathBuf>,
+    resumes: bool,
+}
+
+/// The weights that a run starts from.
+pub struct Weights {
+    /// All of them.
     pub parameters: Parameters,
-    /// Where the weights come from, for the screen.
+    /// Where they come from, for the screen.
     pub origin: String,
 }
 
@@ -32,58 +38,59 @@ impl Start {
     /// Settles all of it.
     ///
     /// # Errors
-    /// A file that cannot be read, settings that contradict the checkpoint, weights that do not
-    /// fit the model.
+    /// A file that cannot be read, settings that contradict the checkpoint.
     pub fn new(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Self> {
         let path = config.pretrained_model_path.as_deref();
         let checkpoint = resume.or(path.filter(|path| path.is_dir()));
-        match checkpoint {
-            Some(checkpoint) => Self::from_checkpoint(config, checkpoint),
-            None => Self::anew(config, files),
-        }
-    }
-
-    fn anew(config: &RunConfig, files: &Files) -> Result<Self> {
-        let model_config = config.model_config()?;
-        let Encoding {
-            vocabulary,
-            tokenize,
-        } = Encoding::from_files(config, &files.train)?;
-        let model_config = shaped(model_config, config, &vocabulary)?;
-        let parameters = GeneBertForMaskedLM::init_parameters(&model_config, config.seed)?;
-        let origin = "random weights".to_owned();
+        let (encoding, model_config) = match checkpoint {
+            Some(checkpoint) => (
+                Encoding::from_checkpoint(config, checkpoint)?,
+                GeneBertConfig::from_file(&checkpoint.join("config.json"))?,
+            ),
+            None => {
+                let model_config = config.model_config()?;
+                (Encoding::from_files(config, &files.train)?, model_config)
+            }
+        };
         Ok(Self {
-            vocabulary,
-            tokenize,
-            model_config,
-            parameters,
-            origin,
+            model_config: shaped(model_config, config, &encoding.vocabulary)?,
+            vocabulary: encoding.vocabulary,
+            tokenize: encoding.tokenize,
+            checkpoint: checkpoint.map(Path::to_owned),
+            resumes: resume.is_some(),
         })
     }
 
-    fn from_checkpoint(config: &RunConfig, checkpoint: &Path) -> Result<Self> {
-        let Encoding {
-            vocabulary,
-            tokenize,
-        } = Encoding::from_checkpoint(config, checkpoint)?;
-        let model_config = GeneBertConfig::from_file(&checkpoint.join("config.json"))?;
-        let model_config = shaped(model_config, config, &vocabulary)?;
-        let parameters = GeneBertForMaskedLM::init_parameters(&model_config, config.seed)?;
-        let report = parameters.load(&checkpoint.join("model.safetensors"))?;
+    /// The checkpoint that the run starts from, resumed or not.
+    pub fn checkpoint(&self) -> Option<&Path> {
+        self.checkpoint.as_deref()
+    }
+
+    /// `fresh` weights with those of the checkpoint, if there is one, in their places; of the
+    /// latter only those whose names are `wanted`.
+    ///
+    /// # Errors
+    /// Weights that do not fit the model, or lack where a run is resumed.
+    pub fn weights(&self, fresh: Parameters, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
+        let Some(checkpoint) = &self.checkpoint else {
+            let origin = "random weights".to_owned();
+            let parameters = fresh;
+            return Ok(Weights { parameters, origin });
+        };
+        let report = fresh.load_where(&checkpoint.join("model.safetensors"), wanted)?;
         let mut origin = format!("weights of {}", checkpoint.display());
-        if !report.missing.is_empty() {
-            origin += &format!("; random, as not in there: {}", report.missing.join(", "));
-        }
         if !report.unexpected.is_empty() {
             origin += &format!("; in there but not used: {}", report.unexpected.join(", "));
         }
-        Ok(Self {
-            vocabulary,
-            tokenize,
-            model_config,
-            parameters,
-            origin,
-        })
+        if !report.missing.is_empty() {
+            let names = report.missing.join(", ");
+            origin += &format!("; newly initialised, as not taken from there: {names}");
+        }
+        if self.resumes {
+            report.require_complete()?;
+        }
+        let parameters = fresh;
+        Ok(Weights { parameters, origin })
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a run learns. The loop knows batches, gradients and figures; which loss they are of, and
-//! on what they are measured, is the task's: masked tokens ([`super::pretrain`]), for one.
+//! on what they are measured, is the task's: masked tokens ([`super::pretrain`]) or the
+//! classes of cells ([`super::classify`]).
 
 use anyhow::Result;
 

@@ -2,6 +2,7 @@
 
 mod bad_run;
 mod bad_use;
+mod classify;
 mod golden_metrics;
 mod golden_model;
 mod golden_tokenize;

@@ -1,0 +1,286 @@
+//! `cls` and `bincls`: cells are classified by the state of `[CLS]`. Brings its loss (each cell
+//! weighted by its class), its classes and its evaluation to [`super::run`].
+//!
+//! Cells without a class are left out and counted, in training and in evaluation. Frequencies and
+//! the majority baseline are those of the training cells.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+
+use super::class_figures::{Classification, NAMES};
+use super::classes::Classes;
+use super::data::{Data, Files};
+use super::figures::Evaluation;
+use super::labelled::Labelled;
+use super::run::{Asked, Prepared, run};
+use super::start::{Start, Weights};
+use super::task::Task;
+use super::trainer::Outcome;
+use crate::cell::PackedBatch;
+use crate::config::{ClassWeights, FreezeEncoder, Job, RunConfig};
+use crate::loader::{
+    ClassCollator, DataSet, Loader, LoaderConfig, NO_CLASS, Sampler, SamplerConfig, Selection,
+};
+use crate::metrics::{Predictions, softmax};
+use crate::model::{
+    DropoutKey, GeneBertConfig, GeneBertForSequenceClassification, Gradients, LossConfig, LossSum,
+};
+
+/// The classes of cells are predicted.
+struct CellClasses {
+    model: GeneBertForSequenceClassification,
+    loss: LossConfig,
+    held_out: Option<HeldOut>,
+}
+
+/// The cells that a classifier is evaluated on.
+struct HeldOut {
+    data: Arc<DataSet>,
+    cells: Selection,
+    class_of: Arc<[u32]>,
+    classes: Classes,
+    majority: usize,
+    order: SamplerConfig,
+    loader: LoaderConfig,
+}
+
+impl Task for CellClasses {
+    fn loss_and_gradients(
+        &self,
+        batch: &PackedBatch,
+        dropout: DropoutKey,
+        gradients: &mut Gradients,
+    ) -> Result<LossSum> {
+        let (loss, dropout) = (&self.loss, Some(dropout));
+        let loss = self
+            .model
+            .loss_and_gradients(batch, &labels(batch), loss, dropout, gradients);
+        Ok(loss?)
+    }
+
+    fn evaluates(&self) -> bool {
+        self.held_out.is_some()
+    }
+
+    fn evaluate(&self, step: u64, epoch: f64) -> Result<Option<Evaluation>> {
+        let held_out = self.held_out.as_ref();
+        held_out
+            .map(|held_out| held_out.evaluate(&self.model, step, epoch))
+            .transpose()
+    }
+}
+
+/// The class of each cell of a batch.
+fn labels(batch: &PackedBatch) -> Vec<u32> {
+    batch.labels.iter().map(|label| label.token).collect()
+}
+
+impl HeldOut {
+    /// Those of `cells` that have a class.
+    fn new(
+        config: &RunConfig,
+        (data, cells): (&Arc<DataSet>, &Selection),
+        class_of: Arc<[u32]>,
+        classes: &Classes,
+        majority: usize,
+    ) -> Result<Self> {
+        let selected = cells.cells(data.len());
+        let kept: Vec<u64> = selected
+            .filter(|&cell| class_of[cell as usize] != NO_CLASS)
+            .collect();
+        let without = cells.len(data.len()) - kept.len() as u64;
+        if kept.is_empty() {
+            bail!(
+                "obs column `{}`: no evaluation cell has a class\nhint: give other \
+                 --eval_data_paths, or --eval_fraction 0 to go without evaluation",
+                classes.category
+            );
+        }
+        if without > 0 {
+            println!("Left out: {without} held-out cells without a class");
+        }
+        Ok(Self {
+            data: Arc::clone(data),
+            cells: Selection::Rows(kept.into()),
+            class_of,
+            classes: classes.clone(),
+            majority,
+            order: config.eval_sampler_config(),
+            loader: config.eval_loader_config(),
+        })
+    }
+
+    fn evaluate(
+        &self,
+        model: &GeneBertForSequenceClassification,
+        step: u64,
+        epoch: f64,
+    ) -> Result<Evaluation> {
+        let began = Instant::now();
+        let sampler = Sampler::new(self.order.clone(), self.cells.clone(), self.data.len())?;
+        let data = Arc::clone(&self.data);
+        let collator = Arc::new(ClassCollator::new(Arc::clone(&self.class_of)));
+        let mut loader = Loader::new(data, sampler, collator, self.loader.clone())?;
+        let mut predictions = Predictions::new(self.classes.len());
+        while let Some(batch) = loader.next_batch()? {
+            if batch.num_cells() == 0 {
+                continue;
+            }
+            let logits = model.forward(&batch, None)?; // [B, classes]
+            let logits = logits.to_vec2::<f32>()?;
+            for (truth, logits) in labels(&batch).into_iter().zip(logits) {
+                predictions.add(truth as usize, &softmax(&logits));
+            }
+        }
+        let found = Classification::new(&self.classes, &predictions, self.majority);
+        Ok(Evaluation {
+            step,
+            epoch,
+            num_cells: found.figures.num_cells,
+            eval_loss: (found.figures.num_cells > 0).then_some(found.figures.log_loss),
+            genes: None,
+            phenotypes: Vec::new(),
+            classification: Some(found),
+            seconds: began.elapsed().as_secs_f64(),
+        })
+    }
+}
+
+/// Trains a classifier as `config` says; otherwise as [`super::pretrain::pretrain`].
+///
+/// # Errors
+/// As there; classes that cannot be had or told apart.
+pub fn classify(
+    config: &RunConfig,
+    job: Job,
+    resume: Option<&Path>,
+    overwrite: bool,
+) -> Result<Outcome> {
+    config.validate(job)?;
+    check_metric(&config.metric_for_best_model)?;
+    let asked = Asked { resume, overwrite };
+    run(config, asked, |files| prepare(config, resume, files))
+}
+
+fn check_metric(metric: &str) -> Result<()> {
+    if ["loss", "eval_loss"].contains(&metric) || NAMES.contains(&metric) {
+        return Ok(());
+    }
+    bail!(
+        "--metric_for_best_model {metric}: no figure of a classifier is called so\nhint: there are \
+         loss, {}",
+        NAMES.join(", ")
+    )
+}
+
+fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Prepared> {
+    let mut start = Start::new(config, resume, files)?;
+    let classes = match resume {
+        Some(checkpoint) => Classes::load(checkpoint)?.with_context(|| {
+            format!(
+                "{}: holds no classifier\nhint: `gene-bert mlm` resumes pretraining; \
+                 --pretrained_model_path starts a classifier from it",
+                checkpoint.display()
+            )
+        })?,
+        None => Classes::settle(config, &start, &files.train)?,
+    };
+    start.model_config.num_labels = classes.len();
+    let weights = weights(config, &start, &classes)?;
+    let data = Data::bind(config, files, &start)?;
+    println!("{}", data.describe());
+    let unknown = config.unknown_phenotype;
+    let class_of = classes.of_cells(&data.train, unknown)?;
+    let labelled = Labelled::new(&data.train_cells, &class_of, &classes)?;
+    println!("{}", labelled.describe(&classes));
+    let held_out = match &data.eval {
+        None => None,
+        Some((eval, cells)) => {
+            let class_of = if Arc::ptr_eq(eval, &data.train) {
+                Arc::clone(&class_of)
+            } else {
+                classes.of_cells(eval, unknown)?
+            };
+            let majority = labelled.majority();
+            Some(HeldOut::new(
+                config,
+                (eval, cells),
+                class_of,
+                &classes,
+                majority,
+            )?)
+        }
+    };
+    let labelled = if config.balanced_dataset {
+        labelled.balanced(&class_of, config.seed)
+    } else {
+        labelled
+    };
+    let sampler = Sampler::new(
+        config.sampler_config(),
+        labelled.cells.clone(),
+        data.train.len(),
+    )?;
+    let loader = Loader::new(
+        Arc::clone(&data.train),
+        sampler,
+        Arc::new(ClassCollator::new(class_of)),
+        config.loader_config(),
+    )?;
+    let task = CellClasses {
+        model: model(config, &start.model_config, &weights)?,
+        loss: LossConfig {
+            label_smoothing: config.label_smoothing,
+            class_weights: match config.class_weights {
+                ClassWeights::InverseFrequency => Some(labelled.weights()),
+                ClassWeights::None => None,
+            },
+        },
+        held_out,
+    };
+    Ok(Prepared {
+        model_json: classes.write_into(serde_json::to_value(&start.model_config)?),
+        start,
+        weights,
+        loader,
+        task: Box::new(task),
+        command: "cls",
+    })
+}
+
+/// Fresh weights, with the checkpoint's in their places. Its last layer is used only if it is of
+/// the same classes.
+fn weights(config: &RunConfig, start: &Start, classes: &Classes) -> Result<Weights> {
+    let fresh =
+        GeneBertForSequenceClassification::init_parameters(&start.model_config, config.seed)?;
+    let same_classes = match start.checkpoint() {
+        Some(checkpoint) => Classes::load(checkpoint)?.as_ref() == Some(classes),
+        None => false,
+    };
+    start.weights(fresh, |name| {
+        same_classes || !name.starts_with("classifier.")
+    })
+}
+
+fn model(
+    config: &RunConfig,
+    shape: &GeneBertConfig,
+    weights: &Weights,
+) -> Result<GeneBertForSequenceClassification> {
+    let model = GeneBertForSequenceClassification::new(shape, &weights.parameters)?;
+    let num_blocks = shape.num_hidden_layers;
+    Ok(match config.freeze_encoder {
+        None => model,
+        Some(FreezeEncoder::All) => model.with_frozen_blocks(num_blocks),
+        Some(FreezeEncoder::Blocks(frozen)) if frozen <= num_blocks => {
+            model.with_frozen_blocks(frozen)
+        }
+        Some(FreezeEncoder::Blocks(frozen)) => bail!(
+            "--freeze_encoder {frozen}: the model has {num_blocks} blocks\nhint: give 0 to \
+             {num_blocks}, or no number to freeze the whole encoder"
+        ),
+    })
+}
