@@ -191,6 +191,15 @@ impl H5ad {
     /// # Errors
     /// Ranges that do not ascend or leave the matrix; unreadable data; a refused value.
     pub fn read(&self, ranges: &[Range<u64>]) -> Result<CsrBlock, H5adError> {
+        self.read_with(ranges, self.values)
+    }
+
+    /// As [`H5ad::read`], with another policy than the one the file was opened with.
+    pub(super) fn read_with(
+        &self,
+        ranges: &[Range<u64>],
+        policy: ValuePolicy,
+    ) -> Result<CsrBlock, H5adError> {
         let key = self.matrix.key();
         let mut last = 0;
         for range in ranges {
@@ -210,7 +219,7 @@ impl H5ad {
             .collect();
         let read = self
             .matrix
-            .read(&self.container, &ranges, self.values, self.csc_memory_bytes);
+            .read(&self.container, &ranges, policy, self.csc_memory_bytes);
         let rows = read.map_err(|stop| match stop {
             Stop::File(error) => error,
             Stop::Row(row, refused) => self.refused(row, refused),

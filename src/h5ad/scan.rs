@@ -27,17 +27,22 @@ pub(super) struct Scan {
 }
 
 impl Scan {
+    /// Nothing looked at yet.
+    pub(super) fn empty() -> Scan {
+        Scan {
+            least: f32::INFINITY,
+            most: f32::NEG_INFINITY,
+            ..Scan::default()
+        }
+    }
+
     /// Reads the whole matrix; `progress` is told the share that is done.
     pub(super) fn of(
         container: &Container,
         matrix: &Matrix,
         progress: &mut dyn FnMut(f64),
     ) -> Result<Scan, H5adError> {
-        let mut scan = Scan {
-            least: f32::INFINITY,
-            most: f32::NEG_INFINITY,
-            ..Scan::default()
-        };
+        let mut scan = Scan::empty();
         match matrix {
             Matrix::Absent { .. } => {}
             Matrix::Sparse { sparse, .. } => scan.sparse(container, sparse, progress)?,
@@ -113,7 +118,8 @@ impl Scan {
         }
     }
 
-    fn value(&mut self, value: f32) {
+    /// Looks at one value.
+    pub(super) fn value(&mut self, value: f32) {
         if !value.is_finite() {
             self.num_nan += u64::from(value.is_nan());
             self.num_infinite += u64::from(value.is_infinite());

@@ -10,6 +10,7 @@ use anyhow::Result;
 use rand::Rng;
 
 use super::start::Start;
+use super::values::Kinds;
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::expand_paths;
@@ -77,18 +78,20 @@ impl Data {
     /// Matches the files' genes and phenotypes with the vocabulary and settles who is held out.
     ///
     /// # Errors
-    /// Too few known genes, an obs column that does not exist, an unknown value.
+    /// Too few known genes, an obs column that does not exist, an unknown value, values that look
+    /// scaled.
     pub fn bind(config: &RunConfig, files: &Files, start: &Start) -> Result<Self> {
         let tokenizer = Tokenizer::new(Arc::clone(&start.vocabulary), start.tokenize.clone())?;
-        let mut report = Vec::new();
+        let (mut report, mut kinds) = (Vec::new(), Kinds::new(config));
         let mut bind = |files: &[Arc<H5ad>]| -> Result<Arc<DataSet>> {
             let mut members = Vec::new();
             for file in files {
                 let bound = tokenizer.bind(file.as_ref())?;
-                let cells = file.num_cells();
                 report.push(format!(
-                    "{}: {cells} cells, {}",
+                    "{}: {} cells; {}; {}",
                     file.path().display(),
+                    file.num_cells(),
+                    kinds.look_at(file)?,
                     bound.gene_match()
                 ));
                 members.push((Arc::clone(file) as Arc<dyn CellSource>, Arc::new(bound)));
@@ -99,6 +102,9 @@ impl Data {
         let eval_files = (!files.eval.is_empty())
             .then(|| bind(&files.eval))
             .transpose()?;
+        for note in kinds.notes() {
+            eprintln!("note: {note}");
+        }
         let (train_cells, eval) = match eval_files {
             Some(eval) => {
                 let all = (0..eval.len()).collect();

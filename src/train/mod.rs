@@ -27,3 +27,4 @@ pub mod start;
 pub mod task;
 pub mod throughput;
 pub mod trainer;
+mod values;

@@ -3,6 +3,7 @@
 mod bad_run;
 mod bad_use;
 mod classify;
+mod folder;
 mod golden_metrics;
 mod golden_model;
 mod golden_tokenize;
@@ -17,4 +18,5 @@ mod shared;
 mod tokens;
 mod torture;
 mod unknown_filter;
+mod values;
 mod vocab;

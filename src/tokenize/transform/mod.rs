@@ -32,6 +32,11 @@ impl Transform {
         self.0.is_empty()
     }
 
+    /// Whether a step takes logarithms, which is meant for counts.
+    pub fn takes_logarithms(&self) -> bool {
+        self.0.contains(&Step::Log1p)
+    }
+
     /// Transforms all non-zero values of one cell, every column of its source among them.
     pub fn apply(&self, values: &mut [f32]) {
         for step in &self.0 {
