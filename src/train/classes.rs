@@ -70,6 +70,14 @@ impl Classes {
                  another column; `gene-bert info` lists them"
             );
         }
+        let num_cells: u64 = sources.iter().map(|source| source.num_cells()).sum();
+        if known.is_none() && config.binary_label.is_none() && tokens.len() as u64 > num_cells / 2 {
+            bail!(
+                "obs column `{category}`: {} values in {num_cells} cells are no classes of cells\n\
+                 hint: name a column with few values; `gene-bert info` lists them",
+                tokens.len()
+            );
+        }
         let spelling = spellings(&category, &sources)?;
         let name = |token: &String| match spelling.get(token) {
             Some(name) => name.clone(),

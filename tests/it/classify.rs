@@ -278,6 +278,18 @@ fn balanced_data_and_frozen_blocks_and_bincls() {
 }
 
 #[test]
+fn a_run_that_no_longer_improves_stops_early() {
+    let fixture = Fixture::new(100);
+    // Of two classes, the right one always is among the three most probable.
+    let said = fixture.run(&format!(
+        "cls --phenotype_category sex {NEW} {TOKENS} {SMALL} --max_steps 50 --eval_steps 2 \
+         --metric_for_best_model top3_accuracy --early_stopping_patience 3 --output_dir run"
+    ));
+    assert!(said.contains("Stopped at step 8"), "{said}");
+    assert!(fixture.path("run/checkpoint-8").is_dir());
+}
+
+#[test]
 fn bad_use_is_refused_before_anything_is_written() {
     let fixture = Fixture::new(60);
     let cls = format!("cls {NEW} {TOKENS} {SMALL}");
@@ -330,11 +342,18 @@ fn bad_use_is_refused_before_anything_is_written() {
             let codes = vec![0; obs["sex"].codes.len()];
             obs.get_mut("sex").unwrap().codes = codes;
             obs.get_mut("tissue").unwrap().codes.fill(-1);
+            let donors = obs.get_mut("donor_id").unwrap();
+            donors.codes = (0..donors.codes.len() as i32).collect();
+            donors.categories = donors.codes.iter().map(|n| format!("{name} {n}")).collect();
         });
     }
     refused(
         "--phenotype_category sex",
         &["all", "female", "nothing to tell apart"],
+    );
+    refused(
+        "--phenotype_category donor_id",
+        &["60 values in 60 cells", "few values"],
     );
     refused(
         "--phenotype_category tissue",
