@@ -61,16 +61,30 @@ impl Files {
             train: open(&config.train_data_paths)?,
             eval: open(&config.eval_data_paths)?,
         };
-        if let Some(expected) = config.shard_size {
-            for file in files.train.iter().chain(&files.eval) {
-                let found = file.num_cells();
-                if found != expected {
-                    let path = file.path().display();
-                    eprintln!("note: {path} has {found} cells, --shard_size says {expected}");
-                }
-            }
+        if let Some(note) = config.shard_size.and_then(|size| files.other_lengths(size)) {
+            eprintln!("note: {note}");
         }
         Ok(files)
+    }
+
+    /// Which files have another number of cells than `--shard_size` says; the first ten by name.
+    fn other_lengths(&self, expected: u64) -> Option<String> {
+        const SHOWN: usize = 10;
+        let all = || self.train.iter().chain(&self.eval);
+        let others: Vec<&Arc<H5ad>> = all().filter(|f| f.num_cells() != expected).collect();
+        if others.is_empty() {
+            return None;
+        }
+        let name = |f: &&Arc<H5ad>| format!("{} has {}", f.path().display(), f.num_cells());
+        let names: Vec<String> = others.iter().take(SHOWN).map(name).collect();
+        let more = if others.len() > SHOWN { ", …" } else { "" };
+        Some(format!(
+            "{} of {} files have another number of cells than --shard_size {expected} says, and are \
+             read whole: {}{more}",
+            others.len(),
+            all().count(),
+            names.join(", ")
+        ))
     }
 }
 

@@ -11,6 +11,7 @@ mod hostile_h5ad;
 mod info;
 mod layering;
 mod loading;
+mod long_line;
 mod model;
 mod pretrain;
 mod quickstart;
