@@ -96,6 +96,25 @@ pub fn write<R>(tensor: &Tensor, act: impl FnOnce(&mut [f32]) -> R) -> Result<R>
     }
 }
 
+/// As [`write()`], several tensors at once, none twice.
+///
+/// # Errors
+/// As [`write()`].
+pub fn write_all<R>(tensors: &[&Tensor], act: impl FnOnce(Vec<&mut [f32]>) -> R) -> Result<R> {
+    type Act<'a, R> = Box<dyn FnOnce(Vec<&mut [f32]>) -> R + 'a>;
+    fn rest<R>(tensors: &[&Tensor], lent: Vec<&mut [f32]>, act: Act<'_, R>) -> Result<R> {
+        let Some((tensor, others)) = tensors.split_first() else {
+            return Ok(act(lent));
+        };
+        write(tensor, move |values| {
+            let mut lent: Vec<&mut [f32]> = lent;
+            lent.push(values);
+            rest(others, lent, act)
+        })?
+    }
+    rest(tensors, Vec::with_capacity(tensors.len()), Box::new(act))
+}
+
 /// A tensor on the CPU that owns `values`, without a copy.
 ///
 /// # Errors

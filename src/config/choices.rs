@@ -57,6 +57,18 @@ impl From<FreezeEncoder> for String {
     }
 }
 
+/// In what matrix products are computed; weights, sums and everything else are f32.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dtype {
+    /// The faster of the two on this machine.
+    Auto,
+    /// 32-bit factors.
+    F32,
+    /// Factors rounded to bf16.
+    Bf16,
+}
+
 /// Where to compute.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

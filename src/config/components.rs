@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use super::choices::Dtype;
 use super::resolve::ConfigError;
 use super::settings::{RunConfig, Settings};
 use crate::file::read_json;
 use crate::h5ad::{OpenOptions, ValuePolicy};
+use crate::kernels::peak;
+use crate::kernels::products::Precision;
 use crate::loader::{LoaderConfig, MlmConfig, SamplerConfig, Shuffle};
 use crate::model::GeneBertConfig;
 use crate::optim::{AdamWConfig, ScheduleConfig};
@@ -192,6 +195,16 @@ impl RunConfig {
         let sized = config.clone().with_vocabulary(config.pad_token_id + 1, 1);
         sized.validate().map_err(wrong)?;
         Ok(config)
+    }
+
+    /// In what matrix products are computed; `auto` is settled by measuring, for a tenth of a
+    /// second.
+    pub fn precision(&self) -> Precision {
+        match self.dtype {
+            Dtype::F32 => Precision::F32,
+            Dtype::Bf16 => Precision::Bf16,
+            Dtype::Auto => peak::faster_precision(),
+        }
     }
 
     /// The optimizer's numbers.

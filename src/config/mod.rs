@@ -18,7 +18,7 @@ mod settings;
 mod spelling;
 mod validate;
 
-pub use choices::{ClassWeights, Device, FreezeEncoder};
+pub use choices::{ClassWeights, Device, Dtype, FreezeEncoder};
 pub use jobs::Job;
 pub use resolve::{ConfigError, Resume, RunFlags};
 pub use settings::{RunConfig, Settings};

@@ -253,6 +253,7 @@ mod tests {
                 "absent-gene-sampling" => " frequency",
                 "lr-scheduler-type" => " inverse_sqrt",
                 "device" => " cuda:1",
+                "dtype" => " bf16",
                 "transform" => " log1p",
                 _ if arg.get_help().unwrap().to_string().contains("0.") => " 0.25",
                 _ => " 7",

@@ -23,7 +23,6 @@ mod compound;
 mod container;
 mod dense;
 mod diagnose;
-pub mod edit;
 mod error;
 mod genes;
 mod inspect;

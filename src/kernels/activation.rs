@@ -1,7 +1,7 @@
 //! Activations: exact GELU, x Φ(x), and ReLU.
 //!
-//! The forward pass keeps its input (the pre-activation), the backward pass works in place on the
-//! gradient.
+//! The forward pass belongs to the linear map before it ([`super::linear`]), which keeps its input
+//! (the pre-activation); the backward pass works in place on the gradient.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
@@ -10,7 +10,7 @@ use std::f32::consts::FRAC_1_SQRT_2;
 use super::parallel::rows_per_task;
 use super::profile::span;
 use super::simd::{erf, exp, vectorized};
-use crate::buffers::{from_vec, read, write};
+use crate::buffers::{read, write};
 
 /// Which activation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,23 +36,22 @@ fn gelu_slope(x: f32) -> f32 {
     x.mul_add(density, 0.5 * (1.0 + erf(x * FRAC_1_SQRT_2)))
 }
 
-/// The activation of every element of `x`.
-///
-/// # Errors
-/// `x` is not a contiguous f32 tensor on the CPU.
-pub fn forward(activation: Activation, x: &Tensor) -> Result<Tensor> {
-    let _span = span("activation forward", 0);
-    let mut y = vec![0.0; x.elem_count()];
-    {
-        let x = read::<f32>(x)?;
-        let task = rows_per_task(1);
-        let tasks = y.par_chunks_mut(task).zip(x.par_chunks(task));
-        match activation {
-            Activation::Gelu => tasks.for_each(|(y, x)| gelu_forward(x, y)),
-            Activation::Relu => tasks.for_each(|(y, x)| relu_forward(x, y)),
+impl Activation {
+    /// y = the activation of x.
+    pub(super) fn apply(self, x: &[f32], y: &mut [f32]) {
+        match self {
+            Self::Gelu => gelu_forward(x, y),
+            Self::Relu => relu_forward(x, y),
         }
     }
-    from_vec(y, x.shape())
+
+    /// dy *= the activation's slope at x.
+    pub(super) fn apply_backward(self, x: &[f32], dy: &mut [f32]) {
+        match self {
+            Self::Gelu => gelu_backward(x, dy),
+            Self::Relu => relu_backward(x, dy),
+        }
+    }
 }
 
 /// The gradient of the input, from the gradient of the output (overwritten) and the input.
@@ -74,10 +73,7 @@ pub fn backward(activation: Activation, x: &Tensor, dy: Tensor) -> Result<Tensor
         let task = rows_per_task(1);
         write(&dy, |dy| {
             let tasks = dy.par_chunks_mut(task).zip(x.par_chunks(task));
-            match activation {
-                Activation::Gelu => tasks.for_each(|(dy, x)| gelu_backward(x, dy)),
-                Activation::Relu => tasks.for_each(|(dy, x)| relu_backward(x, dy)),
-            }
+            tasks.for_each(|(dy, x)| activation.apply_backward(x, dy));
         })?;
     }
     Ok(dy)
@@ -152,8 +148,10 @@ mod tests {
                 let dy = random.tensor(&[n, 1]);
                 let (x64, dy64) = (wide(&x), wide(&dy));
                 let expected: Vec<f64> = x64.iter().map(|x| reference(activation, *x)).collect();
-                let y = forward(activation, &x).unwrap();
-                assert_close("y", &wide(&y), &expected);
+                let mut y = vec![0.0; n];
+                activation.apply(&crate::buffers::read::<f32>(&x).unwrap(), &mut y);
+                let y: Vec<f64> = y.into_iter().map(f64::from).collect();
+                assert_close("y", &y, &expected);
                 let dx = wide(&backward(activation, &x, dy).unwrap());
                 for ((dx, x), dy) in dx.iter().zip(x64).zip(dy64) {
                     let slope = slopes(&[x], |x| reference(activation, x[0]))[0];
@@ -167,12 +165,6 @@ mod tests {
     fn threads_do_not_matter() {
         let mut random = Random::new(3);
         let (x, dy) = (random.tensor(&[70_000]), random.tensor(&[70_000]));
-        same_for_any_threads(|| {
-            let y = forward(Activation::Gelu, &x).unwrap();
-            vec![
-                y,
-                backward(Activation::Gelu, &x, dy.copy().unwrap()).unwrap(),
-            ]
-        });
+        same_for_any_threads(|| vec![backward(Activation::Gelu, &x, dy.copy().unwrap()).unwrap()]);
     }
 }

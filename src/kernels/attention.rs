@@ -16,7 +16,8 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::dropout::Dropout;
-use super::matmul::{Matrix, MatrixMut, Shared, multiply};
+use super::matrix::{Fresh, Matrix, MatrixMut, Shared};
+use super::products::{Precision, Side, multiply};
 use super::profile::span;
 use super::simd::{dot, exp, max, sum, vectorized};
 use crate::buffers::{from_vec, read};
@@ -37,6 +38,8 @@ pub struct Settings<'a> {
     pub cu_seqlens: &'a [u32],
     /// Dropout of the probabilities.
     pub dropout: Option<&'a Dropout>,
+    /// In what the products are computed.
+    pub precision: Precision,
 }
 
 /// The context of every token [T, H·d], and the log-sums [H · T] that the backward pass needs.
@@ -51,23 +54,30 @@ pub fn forward(
 ) -> Result<(Tensor, Vec<f32>)> {
     let (num_tokens, width) = check(settings, &[q, k, v])?;
     let _span = span("attention forward", 4 * pairs(settings) * width);
-    let mut context = vec![0.0; num_tokens * width];
+    let mut context = Fresh::new(num_tokens * width);
     let mut log_sums = vec![0.0; num_tokens * settings.num_heads];
     {
         let (q, k, v) = (read::<f32>(q)?, read::<f32>(k)?, read::<f32>(v)?);
         let heads = Heads::new(settings, width, &q, &k, &v);
-        let (to, sums) = (Shared::new(&mut context), Shared::new(&mut log_sums));
-        let tasks: Vec<(Range<usize>, usize, Range<usize>)> = heads
-            .tasks()
-            .flat_map(|(cell, head)| blocks(cell.clone()).map(move |b| (cell.clone(), head, b)))
+        let (to, sums) = (context.shared(), Shared::new(&mut log_sums));
+        let pairs: Vec<(Range<usize>, usize)> = heads.tasks().collect();
+        let sides: Vec<_> = pairs
+            .par_iter()
+            .map(|(cell, head)| heads.keys_and_values(cell, *head))
+            .collect();
+        let tasks: Vec<(usize, Range<usize>)> = (0..pairs.len())
+            .flat_map(|pair| blocks(pairs[pair].0.clone()).map(move |block| (pair, block)))
             .collect();
         tasks
             .into_par_iter()
             .with_max_len(1)
-            .for_each(|(cell, head, block)| {
-                heads.block_forward(cell, head, block, &to, &sums);
+            .for_each(|(pair, block)| {
+                let (cell, head) = &pairs[pair];
+                heads.block_forward(cell.len(), *head, block, &sides[pair], (&to, &sums));
             });
     }
+    // SAFETY: the cells cover all tokens, their blocks the cells, and the heads all columns.
+    let context = unsafe { context.written() };
     Ok((from_vec(context, (num_tokens, width))?, log_sums))
 }
 
@@ -101,7 +111,7 @@ pub fn backward(
     if saved.log_sums.len() != num_tokens * settings.num_heads {
         bail!("attention: log-sums of another batch");
     }
-    let mut gradients = [(); 3].map(|()| vec![0.0; num_tokens * width]);
+    let mut gradients = [(); 3].map(|()| Fresh::new(num_tokens * width));
     {
         let (q, k, v) = (
             read::<f32>(saved.q)?,
@@ -115,8 +125,7 @@ pub fn backward(
             dcontext: &dcontext,
             log_sums: saved.log_sums,
         };
-        let [dq, dk, dv] = &mut gradients;
-        let to = [dq, dk, dv].map(|values| Shared::new(values));
+        let to = gradients.each_mut().map(Fresh::shared);
         let tasks: Vec<(Range<usize>, usize)> = heads.tasks().collect();
         tasks
             .into_par_iter()
@@ -125,6 +134,8 @@ pub fn backward(
                 heads.head_backward(cell, head, outcome, &to);
             });
     }
+    // SAFETY: as in `forward`; each (cell, head) has written its part of all three.
+    let gradients = gradients.map(|fresh| unsafe { fresh.written() });
     let [dq, dk, dv] = gradients.map(|values| from_vec(values, (num_tokens, width)));
     Ok([dq?, dk?, dv?])
 }
@@ -193,31 +204,35 @@ impl<'a> Heads<'a> {
         unsafe { values.matrix(at, tokens.len(), self.head_width, self.width) }
     }
 
+    /// Keys (turned) and values of a head, as right sides.
+    fn keys_and_values(&self, cell: &Range<usize>, head: usize) -> [Side<'a>; 2] {
+        let [k, v] = [self.k, self.v].map(|values| self.view(values, cell, head));
+        let precision = self.settings.precision;
+        [precision.right(k.transposed()), precision.right(v)]
+    }
+
     fn block_forward(
         &self,
-        cell: Range<usize>,
+        n: usize,
         head: usize,
         block: Range<usize>,
-        context: &Shared<'_>,
-        log_sums: &Shared<'_>,
+        [k, v]: &[Side<'_>; 2],
+        (context, log_sums): (&Shared<'_>, &Shared<'_>),
     ) {
-        let (n, m) = (cell.len(), block.len());
+        let (m, precision) = (block.len(), self.settings.precision);
         with_scratch(m * n, |scores| {
-            let (q, k) = (
-                self.view(self.q, &block, head),
-                self.view(self.k, &cell, head),
-            );
+            let q = precision.left(self.view(self.q, &block, head));
             let mut product = MatrixMut::new(scores, m, n, n);
-            multiply(self.scale, q, k.transposed(), false, &mut product);
+            multiply(self.scale, &q, k, false, &mut product);
             let at = head * self.num_tokens + block.start;
             // SAFETY: this task alone has this head of this block's tokens.
             let log_sums = unsafe { log_sums.slice(at..at + m) };
             let rows = Rows::new(&self.settings, &block, head);
             softmax_rows(scores, rows, log_sums);
-            let v = self.view(self.v, &cell, head);
+            let p = precision.left(Matrix::new(scores, m, n, n));
             // SAFETY: this task alone has this head of this block's tokens.
             let mut to = unsafe { self.view_mut(context, &block, head) };
-            multiply(1.0, Matrix::new(scores, m, n, n), v, false, &mut to);
+            multiply(1.0, &p, v, false, &mut to);
         });
     }
 
@@ -228,13 +243,12 @@ impl<'a> Heads<'a> {
         outcome: Outcome<'_>,
         to: &[Shared<'_>; 3],
     ) {
-        let n = cell.len();
+        let (n, precision) = (cell.len(), self.settings.precision);
         // SAFETY: this task alone has this head of this cell's tokens, in all three gradients.
         let [mut dk, mut dv] = [&to[1], &to[2]].map(|to| unsafe { self.view_mut(to, &cell, head) });
-        let (k, v) = (
-            self.view(self.k, &cell, head),
-            self.view(self.v, &cell, head),
-        );
+        let [k, v] = [self.k, self.v].map(|values| self.view(values, &cell, head));
+        let turned = [k, v].map(|m| precision.right(m.transposed()));
+        let k = precision.right(k);
         with_scratch(2 * BLOCK.min(n) * n, |scratch| {
             for block in blocks(cell.clone()) {
                 let (m, add) = (block.len(), block.start > cell.start);
@@ -242,16 +256,32 @@ impl<'a> Heads<'a> {
                 let q = self.view(self.q, &block, head);
                 let dcontext = self.view(outcome.dcontext, &block, head);
                 let mut product = MatrixMut::new(p, m, n, n);
-                multiply(self.scale, q, k.transposed(), false, &mut product);
+                multiply(
+                    self.scale,
+                    &precision.left(q),
+                    &turned[0],
+                    false,
+                    &mut product,
+                );
                 let mut product = MatrixMut::new(ds, m, n, n);
-                multiply(1.0, dcontext, v.transposed(), false, &mut product);
+                multiply(
+                    1.0,
+                    &precision.left(dcontext),
+                    &turned[1],
+                    false,
+                    &mut product,
+                );
                 scores_backward(self, &block, head, outcome, p, ds);
                 let (p, ds) = (Matrix::new(p, m, n, n), Matrix::new(ds, m, n, n));
                 // SAFETY: as above; dq is written once per block.
                 let mut dq = unsafe { self.view_mut(&to[0], &block, head) };
-                multiply(1.0, ds, k, false, &mut dq);
-                multiply(1.0, ds.transposed(), q, add, &mut dk);
-                multiply(1.0, p.transposed(), dcontext, add, &mut dv);
+                multiply(1.0, &precision.left(ds), &k, false, &mut dq);
+                let (p, ds) = (
+                    precision.left(p.transposed()),
+                    precision.left(ds.transposed()),
+                );
+                multiply(1.0, &ds, &precision.right(q), add, &mut dk);
+                multiply(1.0, &p, &precision.right(dcontext), add, &mut dv);
             }
         });
     }
@@ -387,169 +417,4 @@ fn check(settings: Settings<'_>, tensors: &[&Tensor]) -> Result<(usize, usize)> 
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::kernels::dropout::DropoutKey;
-    use crate::kernels::testing::{
-        Random, assert_close, inner, same_for_any_threads, slopes, wide,
-    };
-
-    fn starts(lengths: &[usize]) -> Vec<u32> {
-        let ends = lengths.iter().scan(0, |end, length| {
-            *end += length;
-            Some(*end as u32)
-        });
-        std::iter::once(0).chain(ends).collect()
-    }
-
-    /// Textbook attention, one (cell, head, query) at a time.
-    fn reference(
-        settings: Settings<'_>,
-        width: usize,
-        q: &[f64],
-        k: &[f64],
-        v: &[f64],
-    ) -> Vec<f64> {
-        let head_width = width / settings.num_heads;
-        let mut context = vec![0.0; q.len()];
-        for cell in settings
-            .cu_seqlens
-            .windows(2)
-            .map(|w| w[0] as usize..w[1] as usize)
-        {
-            for head in 0..settings.num_heads {
-                let of = |token: usize| {
-                    token * width + head * head_width..token * width + (head + 1) * head_width
-                };
-                for query in cell.clone() {
-                    let score =
-                        |key: usize| inner(&q[of(query)], &k[of(key)]) / (head_width as f64).sqrt();
-                    let total: f64 = cell.clone().map(|key| score(key).exp()).sum();
-                    for (place, key) in cell.clone().enumerate() {
-                        let kept = settings.dropout.map_or(1.0, |d| {
-                            let keeps = d.row(query * settings.num_heads + head).keeps(place);
-                            if keeps { f64::from(d.scale()) } else { 0.0 }
-                        });
-                        let p = score(key).exp() / total * kept;
-                        for (to, from) in of(query).zip(of(key)) {
-                            context[to] += p * v[from];
-                        }
-                    }
-                }
-            }
-        }
-        context
-    }
-
-    fn gradients(settings: Settings<'_>, [q, k, v, dy]: [&Tensor; 4]) -> (Tensor, [Tensor; 3]) {
-        let (context, log_sums) = forward(settings, q, k, v).unwrap();
-        let saved = Saved {
-            q,
-            k,
-            v,
-            context: &context,
-            log_sums: &log_sums,
-        };
-        let gradients = backward(settings, saved, dy).unwrap();
-        (context, gradients)
-    }
-
-    #[test]
-    fn agrees_with_the_reference_and_with_finite_differences() {
-        let dropout = Dropout::new(0.4, Some(DropoutKey { seed: 1, step: 2 }), 3).unwrap();
-        let cases: [(&[usize], usize, usize); 6] = [
-            (&[1], 1, 1),
-            (&[5], 2, 3),
-            (&[1, 7, 1], 3, 2),
-            (&[0, 2, 0, 11, 0], 1, 4),
-            (&[13, 1], 2, 5),
-            (&[], 2, 2),
-        ];
-        for (i, (lengths, num_heads, head_width)) in cases.into_iter().enumerate() {
-            let (starts, mut random) = (starts(lengths), Random::new(i as u64));
-            let (count, width) = (lengths.iter().sum(), num_heads * head_width);
-            let tensors = [(); 4].map(|()| random.tensor(&[count, width]));
-            let [q, k, v, dy] = &tensors;
-            let [q64, k64, v64, dy64] = [q, k, v, dy].map(wide);
-            for dropout in [None, Some(&dropout)] {
-                let settings = Settings {
-                    num_heads,
-                    cu_seqlens: &starts,
-                    dropout,
-                };
-                let (context, [dq, dk, dv]) = gradients(settings, [q, k, v, dy]);
-                let expected = reference(settings, width, &q64, &k64, &v64);
-                assert_close("context", &wide(&context), &expected);
-                let loss = |q: &[f64], k: &[f64], v: &[f64]| {
-                    inner(&reference(settings, width, q, k, v), &dy64)
-                };
-                assert_close("dq", &wide(&dq), &slopes(&q64, |q| loss(q, &k64, &v64)));
-                assert_close("dk", &wide(&dk), &slopes(&k64, |k| loss(&q64, k, &v64)));
-                assert_close("dv", &wide(&dv), &slopes(&v64, |v| loss(&q64, &k64, v)));
-            }
-        }
-    }
-
-    #[test]
-    fn long_cells_of_several_blocks_agree_too_on_any_number_of_threads() {
-        let dropout = Dropout::new(0.1, Some(DropoutKey { seed: 1, step: 2 }), 3);
-        let lengths = [300, 1, 128, 129];
-        let (starts, mut random) = (starts(&lengths), Random::new(9));
-        let tensors = [(); 4].map(|()| random.tensor(&[558, 12]));
-        let [q, k, v, dy] = &tensors;
-        let settings = Settings {
-            num_heads: 2,
-            cu_seqlens: &starts,
-            dropout: dropout.as_ref(),
-        };
-        let (context, [dq, dk, dv]) = gradients(settings, [q, k, v, dy]);
-        let [q64, k64, v64, dy64] = [q, k, v, dy].map(wide);
-        assert_close(
-            "context",
-            &wide(&context),
-            &reference(settings, 12, &q64, &k64, &v64),
-        );
-        // One direction of each gradient, by finite differences.
-        let along = random.tensor(&[558, 12]);
-        let along = wide(&along);
-        let moved = |x: &[f64], step: f64| -> Vec<f64> {
-            x.iter().zip(&along).map(|(x, a)| x + step * a).collect()
-        };
-        for (i, (found, at)) in [(dq, &q64), (dk, &k64), (dv, &v64)].into_iter().enumerate() {
-            let slope = slopes(&[0.0], |step| {
-                let mut inputs = [&q64, &k64, &v64].map(Vec::as_slice);
-                let moved = moved(at, step[0]);
-                inputs[i] = &moved;
-                inner(
-                    &reference(settings, 12, inputs[0], inputs[1], inputs[2]),
-                    &dy64,
-                )
-            });
-            assert_close("slope", &[inner(&wide(&found), &along)], &slope);
-        }
-        same_for_any_threads(|| {
-            let (context, [dq, dk, dv]) = gradients(settings, [q, k, v, dy]);
-            vec![context, dq, dk, dv]
-        });
-    }
-
-    #[test]
-    fn cells_that_do_not_cover_the_tokens_are_refused() {
-        let x = Random::new(1).tensor(&[4, 6]);
-        for starts in [&[0, 3][..], &[1, 4], &[0, 3, 2, 4], &[]] {
-            let settings = Settings {
-                num_heads: 2,
-                cu_seqlens: starts,
-                dropout: None,
-            };
-            assert!(forward(settings, &x, &x, &x).is_err());
-        }
-        let settings = Settings {
-            num_heads: 4,
-            cu_seqlens: &[0, 4],
-            dropout: None,
-        };
-        assert!(forward(settings, &x, &x, &x).is_err());
-    }
-}
+mod tests;

@@ -8,12 +8,13 @@
 //! by shape alone, and partial sums are added in order.
 //!
 //! Each file ends with the slow, readable reference that it is checked against. `unsafe` is
-//! allowed in this room only, and stands in [`matmul`], [`simd`], [`linear`], [`attention`] and
-//! [`memory`].
+//! allowed in this room only, and stands in [`matmul`], [`matrix`], [`bf16`], [`simd`],
+//! [`products`], [`linear`], [`attention`] and [`memory`].
 
 pub mod activation;
 pub mod adamw;
 pub mod attention;
+mod bf16;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
@@ -21,9 +22,11 @@ pub mod grad_norm;
 pub mod layer_norm;
 pub mod linear;
 mod matmul;
+mod matrix;
 pub mod memory;
 mod parallel;
 pub mod peak;
+pub mod products;
 pub mod profile;
 pub mod rows;
 mod simd;

@@ -5,16 +5,30 @@ use std::time::Instant;
 
 use rayon::prelude::*;
 
-use super::matmul::{Matrix, MatrixMut, multiply};
+use super::matrix::{Matrix, MatrixMut};
+use super::products::{Precision, multiply};
 
 /// Rows, columns and inner side of the product that is timed.
 const SIDE: usize = 768;
 /// Rounds, of which the fastest counts; in each, every thread computes so many products.
 const ROUNDS: usize = 5;
-const PRODUCTS: usize = 20;
+const PRODUCTS: usize = 10;
 
-/// Floating-point operations per second of f32 matrix products, all threads of the pool together.
-pub fn products_per_second() -> f64 {
+/// How much faster bf16 must be for [`faster_precision`] to choose it: it also costs some accuracy.
+const WORTH_IT: f64 = 1.5;
+
+/// bf16 where its products are clearly faster on this machine, else f32.
+pub fn faster_precision() -> Precision {
+    let [f32, bf16] = [Precision::F32, Precision::Bf16].map(products_per_second);
+    match bf16 > WORTH_IT * f32 {
+        true => Precision::Bf16,
+        false => Precision::F32,
+    }
+}
+
+/// Floating-point operations per second of matrix products, all threads of the pool together;
+/// rounding and packing to bf16 count as part of them.
+pub fn products_per_second(precision: Precision) -> f64 {
     let threads = rayon::current_num_threads();
     let flops = (2 * SIDE * SIDE * SIDE * PRODUCTS * threads) as f64;
     let mut work: Vec<[Vec<f32>; 3]> = (0..threads)
@@ -26,8 +40,9 @@ pub fn products_per_second() -> f64 {
             for _ in 0..PRODUCTS {
                 let a = Matrix::new(a, SIDE, SIDE, SIDE);
                 let b = Matrix::new(b, SIDE, SIDE, SIDE);
+                let (a, b) = (precision.left(a), precision.right(b.transposed()));
                 let mut c = MatrixMut::new(c, SIDE, SIDE, SIDE);
-                multiply(1.0, a, b.transposed(), false, &mut c);
+                multiply(1.0, &a, &b, false, &mut c);
             }
         });
         flops / began.elapsed().as_secs_f64()

@@ -11,10 +11,11 @@ const LANES: usize = 32;
 macro_rules! vectorized {
     (
         $(#[$doc:meta])*
-        fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block
+        $visible:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?)
+        $(-> $result:ty)? $body:block
     ) => {
         $(#[$doc])*
-        fn $name($($argument: $type),*) $(-> $result)? {
+        $visible fn $name($($argument: $type),*) $(-> $result)? {
             #[inline(always)]
             fn plain($($argument: $type),*) $(-> $result)? $body
 

@@ -5,8 +5,10 @@ use candle_core::{Result, Tensor};
 
 use super::GeneBertConfig;
 use super::layers::{LayerNorm, Linear};
-use crate::kernels::activation::{self, Activation};
+use crate::kernels::activation::Activation;
 use crate::kernels::dropout::{Dropout, DropoutKey};
+use crate::kernels::linear::InputGradient;
+use crate::kernels::products::Precision;
 use crate::kernels::{attention, layer_norm};
 use crate::parameters::{Gradients, ParameterSpec, Parameters};
 
@@ -22,6 +24,7 @@ pub(super) struct Block {
     output_norm: LayerNorm,
     activation: Activation,
     num_heads: usize,
+    precision: Precision,
 }
 
 /// The dropouts of one block in one forward pass.
@@ -80,7 +83,7 @@ impl Block {
         index: usize,
     ) -> Result<Self> {
         let name = |part: &str| format!("distilbert.transformer.layer.{index}.{part}");
-        let linear = |part: &str| Linear::new(parameters, &name(part));
+        let linear = |part: &str| Linear::new(parameters, &name(part), config.precision);
         let norm = |part: &str| LayerNorm::new(parameters, &name(part), config.layer_norm_eps);
         Ok(Self {
             query: linear("attention.q_lin")?,
@@ -93,6 +96,7 @@ impl Block {
             output_norm: norm("output_layer_norm")?,
             activation: config.hidden_act.into(),
             num_heads: config.num_attention_heads,
+            precision: config.precision,
         })
     }
 
@@ -105,6 +109,7 @@ impl Block {
             num_heads: self.num_heads,
             cu_seqlens,
             dropout: dropout.attention.as_ref(),
+            precision: self.precision,
         }
     }
 
@@ -115,15 +120,12 @@ impl Block {
         cu_seqlens: &[u32],
         dropout: &BlockDropout,
     ) -> Result<(Tensor, Saved)> {
-        let q = self.query.forward(&x)?;
-        let k = self.key.forward(&x)?;
-        let v = self.value.forward(&x)?;
+        let [q, k, v] = Linear::forward_all([&self.query, &self.key, &self.value], &x)?;
         let settings = self.attention(cu_seqlens, dropout);
         let (context, log_sums) = attention::forward(settings, &q, &k, &v)?;
         let out = self.out.forward(&context)?;
         let (h, attention_norm) = self.attention_norm.forward(out, Some(&x), None)?;
-        let inner = self.lin1.forward(&h)?; // [T, F]
-        let activated = activation::forward(self.activation, &inner)?;
+        let (inner, activated) = self.lin1.forward_activated(&h, self.activation)?; // [T, F]
         let out = self.lin2.forward(&activated)?;
         let hidden = dropout.hidden.as_ref();
         let (y, output_norm) = self.output_norm.forward(out, Some(&h), hidden)?;
@@ -158,10 +160,12 @@ impl Block {
             .output_norm
             .backward(&s.output_norm, dy, hidden, gradients)?;
         let dh = dout.residual;
-        let dinner = self.lin2.backward(&s.activated, &dout.x, gradients)?; // [T, F]
+        let through = InputGradient::Through(self.activation, &s.inner);
+        let lin2 = &self.lin2;
+        let dinner = lin2.backward_to(&s.activated, &dout.x, through, gradients)?; // [T, F]
         // Without dropout dout.x is dh's memory; it is read before dh is added to.
-        let dinner = activation::backward(self.activation, &s.inner, dinner)?;
-        self.lin1.backward_onto(&s.h, &dinner, &dh, gradients)?;
+        let onto = InputGradient::Onto(&dh);
+        self.lin1.backward_to(&s.h, &dinner, onto, gradients)?;
         let dout = self
             .attention_norm
             .backward(&s.attention_norm, dh, None, gradients)?;
@@ -176,9 +180,13 @@ impl Block {
             log_sums: &s.log_sums,
         };
         let [dq, dk, dv] = attention::backward(settings, kept, &dcontext)?;
-        self.query.backward_onto(&s.x, &dq, &dx, gradients)?;
-        self.key.backward_onto(&s.x, &dk, &dx, gradients)?;
-        self.value.backward_onto(&s.x, &dv, &dx, gradients)?;
-        Ok(dx)
+        let layers = [&self.query, &self.key, &self.value];
+        Linear::backward_all(
+            layers,
+            &s.x,
+            [&dq, &dk, &dv],
+            InputGradient::Onto(&dx),
+            gradients,
+        )
     }
 }

@@ -60,8 +60,8 @@ impl GeneBertForSequenceClassification {
     pub fn new(config: &GeneBertConfig, parameters: &Parameters) -> Result<Self> {
         Ok(Self {
             encoder: Encoder::new(config, parameters)?,
-            pre_classifier: Linear::new(parameters, "pre_classifier")?,
-            classifier: Linear::new(parameters, "classifier")?,
+            pre_classifier: Linear::new(parameters, "pre_classifier", config.precision)?,
+            classifier: Linear::new(parameters, "classifier", config.precision)?,
             dropout: config.seq_classif_dropout,
             frozen: None,
         })
@@ -84,19 +84,6 @@ impl GeneBertForSequenceClassification {
     pub fn forward(&self, batch: &PackedBatch, dropout: Option<DropoutKey>) -> Result<Tensor> {
         let hidden = self.encoder.infer(batch, dropout)?;
         Ok(self.head(&first_tokens(batch)?, &hidden, dropout)?.0)
-    }
-
-    /// The last hidden states [T, D], nothing dropped.
-    ///
-    /// # Errors
-    /// The batch does not fit the model.
-    pub fn last_hidden_state(&self, batch: &PackedBatch) -> Result<Tensor> {
-        self.encoder.infer(batch, None)
-    }
-
-    /// The token type table [types, D]: row C + 1 + g is gene g's.
-    pub fn token_type_embeddings(&self) -> &Tensor {
-        self.encoder.token_types()
     }
 
     /// The loss summed over cells (`labels`, one class per cell), without gradients.
@@ -159,9 +146,10 @@ impl GeneBertForSequenceClassification {
         key: Option<DropoutKey>,
     ) -> Result<(Tensor, SavedHead)> {
         let first = rows::gather(hidden, firsts)?; // [B, D]
-        let inner = self.pre_classifier.forward(&first)?;
         let dropout = Dropout::new(self.dropout, key, FIRST_HEAD_SITE);
-        let activated = activation::forward(Activation::Relu, &inner)?;
+        let (inner, activated) = self
+            .pre_classifier
+            .forward_activated(&first, Activation::Relu)?;
         let dropped = dropout::apply(activated, dropout.as_ref())?;
         let logits = self.classifier.forward(&dropped)?; // [B, classes]
         let saved = SavedHead {

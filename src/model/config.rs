@@ -13,6 +13,7 @@ use serde_json::{Map, Value};
 
 use crate::file::{self, FileError};
 use crate::kernels::activation::Activation;
+use crate::kernels::products::Precision;
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -114,6 +115,9 @@ pub struct GeneBertConfig {
     pub tie_word_embeddings: bool,
     /// Number of classes, for the classifier. Default 2.
     pub num_labels: usize,
+    /// In what matrix products are computed: a choice of the run, not of the shape, and in no file.
+    #[serde(skip)]
+    pub precision: Precision,
     /// Keys of the file that mean nothing to this model.
     #[serde(skip)]
     pub ignored: Vec<String>,
@@ -137,6 +141,7 @@ impl Default for GeneBertConfig {
             pad_token_id: 3,
             tie_word_embeddings: false,
             num_labels: 2,
+            precision: Precision::F32,
             ignored: Vec::new(),
         }
     }

@@ -3,9 +3,11 @@
 
 use candle_core::{Result, Tensor};
 
-use crate::buffers::Target;
+use crate::kernels::activation::Activation;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::{layer_norm, linear};
+use crate::kernels::layer_norm;
+use crate::kernels::linear::{self, InputGradient, Map, MapGradient};
+use crate::kernels::products::Precision;
 use crate::parameters::{Gradients, Init, Parameter, ParameterSpec, Parameters};
 
 /// y = x Wᵀ + b.
@@ -13,6 +15,7 @@ use crate::parameters::{Gradients, Init, Parameter, ParameterSpec, Parameters};
 pub(super) struct Linear {
     weight: Parameter,
     bias: Parameter,
+    precision: Precision,
 }
 
 impl Linear {
@@ -32,21 +35,55 @@ impl Linear {
         ]
     }
 
-    pub(super) fn new(parameters: &Parameters, name: &str) -> Result<Self> {
-        Self::with_weight(parameters, &format!("{name}.weight"), name)
+    pub(super) fn new(parameters: &Parameters, name: &str, precision: Precision) -> Result<Self> {
+        Self::with_weight(parameters, &format!("{name}.weight"), name, precision)
     }
 
     /// A linear map that borrows its weight from another layer.
-    pub(super) fn with_weight(parameters: &Parameters, weight: &str, name: &str) -> Result<Self> {
+    pub(super) fn with_weight(
+        parameters: &Parameters,
+        weight: &str,
+        name: &str,
+        precision: Precision,
+    ) -> Result<Self> {
         Ok(Self {
             weight: parameters.parameter(weight)?,
             bias: parameters.parameter(&format!("{name}.bias"))?,
+            precision,
         })
+    }
+
+    fn map(&self) -> Map<'_> {
+        Map {
+            weight: &self.weight.tensor,
+            bias: &self.bias.tensor,
+        }
     }
 
     /// [N, in] → [N, out]
     pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        linear::forward(x, &self.weight.tensor, Some(&self.bias.tensor))
+        let [y] = linear::forward(self.precision, x, [self.map()])?;
+        Ok(y)
+    }
+
+    /// [N, in] through each of `layers` → [N, out] each.
+    pub(super) fn forward_all<const N: usize>(
+        layers: [&Self; N],
+        x: &Tensor,
+    ) -> Result<[Tensor; N]> {
+        let precision = layers
+            .first()
+            .map_or(Precision::F32, |layer| layer.precision);
+        linear::forward(precision, x, layers.map(Self::map))
+    }
+
+    /// [N, in] → [N, out] before and after an activation.
+    pub(super) fn forward_activated(
+        &self,
+        x: &Tensor,
+        activation: Activation,
+    ) -> Result<(Tensor, Tensor)> {
+        linear::forward_activated(self.precision, x, self.map(), activation)
     }
 
     /// The gradient of x; those of weight and bias are left in `gradients`.
@@ -56,29 +93,44 @@ impl Linear {
         dy: &Tensor,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        self.backward_weights(x, dy, gradients)?;
-        linear::backward_input(dy, &self.weight.tensor)
+        self.backward_to(x, dy, InputGradient::New, gradients)
     }
 
-    /// As [`Linear::backward`], with the gradient of x added to `dx`.
-    pub(super) fn backward_onto(
+    /// As [`Linear::backward`], with a say in what the gradient of x becomes.
+    pub(super) fn backward_to(
         &self,
         x: &Tensor,
         dy: &Tensor,
-        dx: &Tensor,
+        to: InputGradient<'_>,
         gradients: &mut Gradients,
-    ) -> Result<()> {
-        self.backward_weights(x, dy, gradients)?;
-        let dx = Target {
-            tensor: dx.clone(),
-            add: true,
-        };
-        linear::backward_input_to(dy, &self.weight.tensor, &dx)
+    ) -> Result<Tensor> {
+        Self::backward_all([self], x, [dy], to, gradients)
     }
 
-    fn backward_weights(&self, x: &Tensor, dy: &Tensor, gradients: &mut Gradients) -> Result<()> {
-        linear::backward_weight(dy, x, &gradients.dense(self.weight.index)?)?;
-        linear::backward_bias(dy, &gradients.dense(self.bias.index)?)
+    /// As [`Linear::backward_to`], of layers that had the same input.
+    pub(super) fn backward_all<const N: usize>(
+        layers: [&Self; N],
+        x: &Tensor,
+        dys: [&Tensor; N],
+        to: InputGradient<'_>,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let mut targets = Vec::with_capacity(N);
+        for layer in layers {
+            let weight = gradients.dense(layer.weight.index)?;
+            targets.push((weight, gradients.dense(layer.bias.index)?));
+        }
+        let maps = layers.iter().zip(dys).zip(&targets);
+        let maps = maps.map(|((layer, dy), (dweight, dbias))| MapGradient {
+            weight: &layer.weight.tensor,
+            dy,
+            dweight,
+            dbias,
+        });
+        let precision = layers
+            .first()
+            .map_or(Precision::F32, |layer| layer.precision);
+        linear::backward(precision, x, &maps.collect::<Vec<_>>(), to)
     }
 }
 

@@ -64,9 +64,14 @@ impl GeneBertForMaskedLM {
         };
         Ok(Self {
             encoder: Encoder::new(config, parameters)?,
-            transform: Linear::new(parameters, "vocab_transform")?,
+            transform: Linear::new(parameters, "vocab_transform", config.precision)?,
             norm: LayerNorm::new(parameters, "vocab_layer_norm", config.layer_norm_eps)?,
-            projector: Linear::with_weight(parameters, weight, "vocab_projector")?,
+            projector: Linear::with_weight(
+                parameters,
+                weight,
+                "vocab_projector",
+                config.precision,
+            )?,
         })
     }
 
@@ -77,19 +82,6 @@ impl GeneBertForMaskedLM {
     pub fn forward(&self, batch: &PackedBatch, dropout: Option<DropoutKey>) -> Result<Tensor> {
         let hidden = self.encoder.infer(batch, dropout)?;
         Ok(self.head(batch, &hidden)?.0)
-    }
-
-    /// The last hidden states [T, D], nothing dropped.
-    ///
-    /// # Errors
-    /// The batch does not fit the model.
-    pub fn last_hidden_state(&self, batch: &PackedBatch) -> Result<Tensor> {
-        self.encoder.infer(batch, None)
-    }
-
-    /// The token type table [types, D]: row C + 1 + g is gene g's.
-    pub fn token_type_embeddings(&self) -> &Tensor {
-        self.encoder.token_types()
     }
 
     /// Hidden states [T, D]: after the embeddings, then after each block.
@@ -151,8 +143,9 @@ impl GeneBertForMaskedLM {
 
     fn head(&self, batch: &PackedBatch, hidden: &Tensor) -> Result<(Tensor, SavedHead)> {
         let picked = rows::gather(hidden, &positions(batch))?; // [N, D]
-        let inner = self.transform.forward(&picked)?;
-        let activated = activation::forward(Activation::Gelu, &inner)?;
+        let (inner, activated) = self
+            .transform
+            .forward_activated(&picked, Activation::Gelu)?;
         let (normed, norm) = self.norm.forward(activated, None, None)?;
         let logits = self.projector.forward(&normed)?; // [N, V]
         let saved = SavedHead {

@@ -18,6 +18,7 @@ mod layers;
 mod masked_lm;
 
 pub use crate::kernels::dropout::DropoutKey;
+pub use crate::kernels::products::Precision;
 pub use crate::parameters::{
     Gradient, Gradients, LoadReport, Parameter, ParameterError, ParameterSpec, Parameters,
 };

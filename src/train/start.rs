@@ -100,6 +100,7 @@ fn shaped(
     config: &RunConfig,
     vocabulary: &Vocabulary,
 ) -> Result<GeneBertConfig> {
+    model.precision = config.precision();
     if let Some(dropout) = config.hidden_dropout_prob {
         model.hidden_dropout_prob = dropout;
     }

@@ -13,6 +13,7 @@ use rand_distr::StandardNormal;
 use serde::Serialize;
 
 use crate::cell::{Label, PackedBatch};
+use crate::kernels::products::Precision;
 use crate::kernels::profile::{self, Operation};
 use crate::loader::throughput::{peak_bytes, reset_peak};
 use crate::model::{
@@ -86,6 +87,8 @@ impl MadeUp {
 pub struct TrainThroughput {
     /// Threads that computed.
     pub num_threads: usize,
+    /// In what matrix products were computed.
+    pub precision: Precision,
     /// Weights of the model.
     pub num_weights: usize,
     /// Tokens, padded tokens and cells of a step, on average.
@@ -169,6 +172,7 @@ pub fn measure(
     };
     Ok(TrainThroughput {
         num_threads: rayon::current_num_threads(),
+        precision: config.precision,
         num_weights: parameters.num_weights(),
         tokens: mean(&|batch| batch.num_tokens() as f64),
         padded_tokens: mean(&|batch| batch.num_padded_tokens() as f64),

@@ -182,12 +182,15 @@ fn bench_train_measures_made_up_cells_and_those_of_files() {
     let shape = "--shape 1,16,2,32 --steps 2 --threads 2";
     let output = bench(
         dir.path(),
-        &format!("train {shape} --length 20 --ragged --json --export out"),
+        &format!("train {shape} --length 20 --ragged --json --dtype bf16 --export out"),
     );
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{error}");
     let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    assert_eq!(found["threads"], 2);
+    assert_eq!(
+        (&found["threads"], &found["dtype"]),
+        (&2.into(), &"bf16".into())
+    );
     assert_eq!(found["losses"].as_array().unwrap().len(), 4);
     assert!(found["tokens_per_second"].as_f64() < found["padded_tokens_per_second"].as_f64());
     for file in ["model.safetensors", "config.json", "batches.json"] {

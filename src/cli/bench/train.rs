@@ -76,7 +76,7 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if let Some(folder) = &args.export {
         export(folder, &model, &parameters, &batches)?;
     }
-    let peak = peak::products_per_second();
+    let peak = peak::products_per_second(model.precision);
     let found = measure(&model, &parameters, &batches, args.steps, args.profile)?;
     if args.json {
         println!("{}", as_json(&found, peak));
@@ -98,6 +98,7 @@ fn workload(
         Some(shape) => shaped(shape)?,
         None => config.model_config()?,
     };
+    model.precision = config.precision();
     if let Some(dropout) = config.hidden_dropout_prob {
         model.hidden_dropout_prob = dropout;
     }
@@ -198,6 +199,7 @@ fn as_json(found: &TrainThroughput, peak: f64) -> serde_json::Value {
     let operations: Vec<_> = operations.collect();
     json!({
         "threads": found.num_threads,
+        "dtype": found.precision,
         "weights": found.num_weights,
         "tokens_per_second": found.tokens / median,
         "padded_tokens_per_second": found.padded_tokens / median,
@@ -217,8 +219,8 @@ fn print(found: &TrainThroughput, peak: f64) {
     let share = 100.0 * rate / peak;
     let million = found.num_weights as f64 / 1e6;
     println!(
-        "{million:.1} million weights, {} threads",
-        found.num_threads
+        "{million:.1} million weights, {} threads, products in {}",
+        found.num_threads, found.precision
     );
     println!(
         "step         {:.1} ms, median of {}",
@@ -240,7 +242,7 @@ fn print(found: &TrainThroughput, peak: f64) {
     );
     println!("cells/s      {:.1}", found.cells / median);
     println!(
-        "products     {:.1} GFLOP/s, {share:.0} % of this machine's f32 peak of {:.0}",
+        "products     {:.1} GFLOP/s, {share:.0} % of this machine's peak of {:.0}",
         rate / 1e9,
         peak / 1e9
     );

@@ -1,0 +1,183 @@
+//! Attention against the textbook's, finite differences, other thread counts and other precision.
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::kernels::dropout::DropoutKey;
+use crate::kernels::testing::{Random, assert_close, inner, same_for_any_threads, slopes, wide};
+
+fn starts(lengths: &[usize]) -> Vec<u32> {
+    let ends = lengths.iter().scan(0, |end, length| {
+        *end += length;
+        Some(*end as u32)
+    });
+    std::iter::once(0).chain(ends).collect()
+}
+
+/// Textbook attention, one (cell, head, query) at a time.
+fn reference(settings: Settings<'_>, width: usize, q: &[f64], k: &[f64], v: &[f64]) -> Vec<f64> {
+    let head_width = width / settings.num_heads;
+    let mut context = vec![0.0; q.len()];
+    for cell in settings
+        .cu_seqlens
+        .windows(2)
+        .map(|w| w[0] as usize..w[1] as usize)
+    {
+        for head in 0..settings.num_heads {
+            let of = |token: usize| {
+                token * width + head * head_width..token * width + (head + 1) * head_width
+            };
+            for query in cell.clone() {
+                let score =
+                    |key: usize| inner(&q[of(query)], &k[of(key)]) / (head_width as f64).sqrt();
+                let total: f64 = cell.clone().map(|key| score(key).exp()).sum();
+                for (place, key) in cell.clone().enumerate() {
+                    let kept = settings.dropout.map_or(1.0, |d| {
+                        let keeps = d.row(query * settings.num_heads + head).keeps(place);
+                        if keeps { f64::from(d.scale()) } else { 0.0 }
+                    });
+                    let p = score(key).exp() / total * kept;
+                    for (to, from) in of(query).zip(of(key)) {
+                        context[to] += p * v[from];
+                    }
+                }
+            }
+        }
+    }
+    context
+}
+
+fn gradients(settings: Settings<'_>, [q, k, v, dy]: [&Tensor; 4]) -> (Tensor, [Tensor; 3]) {
+    let (context, log_sums) = forward(settings, q, k, v).unwrap();
+    let saved = Saved {
+        q,
+        k,
+        v,
+        context: &context,
+        log_sums: &log_sums,
+    };
+    let gradients = backward(settings, saved, dy).unwrap();
+    (context, gradients)
+}
+
+#[test]
+fn agrees_with_the_reference_and_with_finite_differences() {
+    let dropout = Dropout::new(0.4, Some(DropoutKey { seed: 1, step: 2 }), 3).unwrap();
+    let cases: [(&[usize], usize, usize); 6] = [
+        (&[1], 1, 1),
+        (&[5], 2, 3),
+        (&[1, 7, 1], 3, 2),
+        (&[0, 2, 0, 11, 0], 1, 4),
+        (&[13, 1], 2, 5),
+        (&[], 2, 2),
+    ];
+    for (i, (lengths, num_heads, head_width)) in cases.into_iter().enumerate() {
+        let (starts, mut random) = (starts(lengths), Random::new(i as u64));
+        let (count, width) = (lengths.iter().sum(), num_heads * head_width);
+        let tensors = [(); 4].map(|()| random.tensor(&[count, width]));
+        let [q, k, v, dy] = &tensors;
+        let [q64, k64, v64, dy64] = [q, k, v, dy].map(wide);
+        for dropout in [None, Some(&dropout)] {
+            let settings = Settings {
+                num_heads,
+                cu_seqlens: &starts,
+                dropout,
+                precision: Precision::F32,
+            };
+            let (context, [dq, dk, dv]) = gradients(settings, [q, k, v, dy]);
+            let expected = reference(settings, width, &q64, &k64, &v64);
+            assert_close("context", &wide(&context), &expected);
+            let loss = |q: &[f64], k: &[f64], v: &[f64]| {
+                inner(&reference(settings, width, q, k, v), &dy64)
+            };
+            assert_close("dq", &wide(&dq), &slopes(&q64, |q| loss(q, &k64, &v64)));
+            assert_close("dk", &wide(&dk), &slopes(&k64, |k| loss(&q64, k, &v64)));
+            assert_close("dv", &wide(&dv), &slopes(&v64, |v| loss(&q64, &k64, v)));
+        }
+    }
+}
+
+#[test]
+fn long_cells_of_several_blocks_agree_too_on_any_number_of_threads() {
+    let dropout = Dropout::new(0.1, Some(DropoutKey { seed: 1, step: 2 }), 3);
+    let lengths = [300, 1, 128, 129];
+    let (starts, mut random) = (starts(&lengths), Random::new(9));
+    let tensors = [(); 4].map(|()| random.tensor(&[558, 12]));
+    let [q, k, v, dy] = &tensors;
+    let settings = Settings {
+        num_heads: 2,
+        cu_seqlens: &starts,
+        dropout: dropout.as_ref(),
+        precision: Precision::F32,
+    };
+    let (context, [dq, dk, dv]) = gradients(settings, [q, k, v, dy]);
+    let [q64, k64, v64, dy64] = [q, k, v, dy].map(wide);
+    assert_close(
+        "context",
+        &wide(&context),
+        &reference(settings, 12, &q64, &k64, &v64),
+    );
+    // One direction of each gradient, by finite differences.
+    let along = random.tensor(&[558, 12]);
+    let along = wide(&along);
+    let moved = |x: &[f64], step: f64| -> Vec<f64> {
+        x.iter().zip(&along).map(|(x, a)| x + step * a).collect()
+    };
+    for (i, (found, at)) in [(dq, &q64), (dk, &k64), (dv, &v64)].into_iter().enumerate() {
+        let slope = slopes(&[0.0], |step| {
+            let mut inputs = [&q64, &k64, &v64].map(Vec::as_slice);
+            let moved = moved(at, step[0]);
+            inputs[i] = &moved;
+            inner(
+                &reference(settings, 12, inputs[0], inputs[1], inputs[2]),
+                &dy64,
+            )
+        });
+        assert_close("slope", &[inner(&wide(&found), &along)], &slope);
+    }
+    same_for_any_threads(|| {
+        let (context, [dq, dk, dv]) = gradients(settings, [q, k, v, dy]);
+        vec![context, dq, dk, dv]
+    });
+}
+
+/// bf16 has 8 bits: each factor is off by one part in 256 at most.
+#[test]
+fn bf16_is_near_f32() {
+    let dropout = Dropout::new(0.1, Some(DropoutKey { seed: 1, step: 2 }), 3);
+    let (starts, mut random) = (starts(&[150, 1, 33]), Random::new(10));
+    let tensors = [(); 4].map(|()| random.tensor(&[184, 40]));
+    let run = |precision| {
+        let settings = Settings {
+            num_heads: 2,
+            cu_seqlens: &starts,
+            dropout: dropout.as_ref(),
+            precision,
+        };
+        let (context, [dq, dk, dv]) = gradients(settings, tensors.each_ref());
+        [context, dq, dk, dv].map(|t| wide(&t))
+    };
+    for (exact, rounded) in run(Precision::F32).iter().zip(run(Precision::Bf16)) {
+        let errors: Vec<f64> = exact.iter().zip(rounded).map(|(a, b)| a - b).collect();
+        assert!(inner(&errors, &errors) < 1e-4 * inner(exact, exact));
+    }
+}
+
+#[test]
+fn cells_that_do_not_cover_the_tokens_are_refused() {
+    let x = Random::new(1).tensor(&[4, 6]);
+    for starts in [&[0, 3][..], &[1, 4], &[0, 3, 2, 4], &[]] {
+        let settings = Settings {
+            num_heads: 2,
+            cu_seqlens: starts,
+            dropout: None,
+            precision: Precision::F32,
+        };
+        assert!(forward(settings, &x, &x, &x).is_err());
+    }
+    let settings = Settings {
+        num_heads: 4,
+        cu_seqlens: &[0, 4],
+        dropout: None,
+        precision: Precision::F32,
+    };
+    assert!(forward(settings, &x, &x, &x).is_err());
+}
