@@ -16,7 +16,7 @@ use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
 /// may differ when a run is resumed.
-const FREE_ON_RESUME: [&str; 16] = [
+const FREE_ON_RESUME: [&str; 17] = [
     "train_data_paths",
     "eval_data_paths",
     "shard_size",
@@ -25,6 +25,7 @@ const FREE_ON_RESUME: [&str; 16] = [
     "pretrained_model_path",
     "output_dir",
     "per_device_eval_batch_size",
+    "auto_find_batch_size",
     "eval_steps",
     "save_steps",
     "save_total_limit",

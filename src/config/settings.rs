@@ -251,7 +251,7 @@ settings! {
     /// Evaluation cells per batch and process [default: 64]
     #[arg(long, help_heading = TRAINING, value_name = "CELLS")]
     per_device_eval_batch_size (usize): usize = 64;
-    /// Halve the batch when memory runs out (accelerators only: refused on the CPU)
+    /// Halve the batch of a new run until what it needs fits into the memory there is
     #[arg(
         long, help_heading = TRAINING, value_name = "BOOL", num_args = 0..=1,
         require_equals = true, default_missing_value = "true"

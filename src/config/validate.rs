@@ -408,12 +408,6 @@ impl RunConfig {
             let what = format!("this build has no CUDA, so cuda:{number} cannot be used");
             checks.push("device", what, "set cpu, or build with `--features cuda`");
         }
-        if self.auto_find_batch_size {
-            let what = "on the CPU the system ends a program that runs out of memory, so the \
-                        batch cannot be halved afterwards";
-            let remedy = "leave it out and set per_device_train_batch_size";
-            checks.push("auto_find_batch_size", what, remedy);
-        }
     }
 }
 
@@ -493,10 +487,6 @@ mod tests {
         assert_eq!(problems(|c| c.learning_rate = 0.0), ["learning_rate"]);
         assert_eq!(problems(|c| c.adam_beta2 = 1.0), ["adam_beta2"]);
         assert_eq!(problems(|c| c.device = Device::Cuda(0)), ["device"]);
-        assert_eq!(
-            problems(|c| c.auto_find_batch_size = true),
-            ["auto_find_batch_size"]
-        );
         assert_eq!(problems(|c| c.seed = u64::MAX), ["seed"]);
         assert_eq!(problems(|c| c.eval_fraction = 1.0), ["eval_fraction"]);
         assert_eq!(

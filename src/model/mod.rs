@@ -16,6 +16,7 @@ mod embeddings;
 mod encoder;
 mod layers;
 mod masked_lm;
+mod step_bytes;
 
 pub use crate::kernels::dropout::DropoutKey;
 pub use crate::kernels::products::Precision;
@@ -25,6 +26,7 @@ pub use crate::parameters::{
 pub use classifier::GeneBertForSequenceClassification;
 pub use config::{ConfigError, GeneBertConfig, HiddenAct};
 pub use masked_lm::GeneBertForMaskedLM;
+pub use step_bytes::{BatchSize, TrainingBytes};
 
 /// How a loss is counted.
 #[derive(Debug, Clone, PartialEq, Default)]

@@ -15,6 +15,7 @@ use super::classes::Classes;
 use super::data::{Data, Files};
 use super::figures::Evaluation;
 use super::labelled::Labelled;
+use super::memory::{self, Footprint, LabelRate};
 use super::run::{Asked, Prepared, run};
 use super::start::{Start, Weights};
 use super::task::Task;
@@ -192,6 +193,15 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
     let weights = weights(config, &start, &classes)?;
     let data = Data::bind(config, files, &start)?;
     println!("{}", data.describe());
+    let footprint = Footprint {
+        model: &start.model_config,
+        num_weights: weights.parameters.num_weights() as u64,
+        labels: LabelRate {
+            per_token: 0.0,
+            per_cell: 1.0,
+        },
+    };
+    let config = &memory::settle(config, resume.is_some(), &data, &footprint)?;
     let unknown = config.unknown_phenotype;
     let class_of = classes.of_cells(&data.train, unknown)?;
     let labelled = Labelled::new(&data.train_cells, &class_of, &classes)?;
@@ -242,6 +252,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
         held_out,
     };
     Ok(Prepared {
+        config: config.clone(),
         model_json: classes.write_into(serde_json::to_value(&start.model_config)?),
         start,
         weights,

@@ -157,6 +157,28 @@ impl Data {
         )
     }
 
+    /// Lengths in tokens of at most `num_cells` training cells, spread over the files.
+    ///
+    /// # Errors
+    /// Unreadable cells.
+    pub fn lengths(&self, config: &RunConfig, num_cells: u64) -> Result<Vec<usize>> {
+        let total = self.train.len();
+        let apart = self.train_cells.len(total).div_ceil(num_cells.max(1));
+        let cells = self.train_cells.cells(total);
+        let some: Vec<u64> = cells.step_by(apart.max(1) as usize).collect();
+        let order = config.eval_sampler_config();
+        let sampler = Sampler::new(order, Selection::Rows(some.into()), total)?;
+        let data = Arc::clone(&self.train);
+        let settings = config.eval_loader_config();
+        let mut loader = Loader::new(data, sampler, Arc::new(PlainCollator), settings)?;
+        let mut lengths = Vec::new();
+        while let Some(batch) = loader.next_batch()? {
+            let ends = batch.cu_seqlens.windows(2);
+            lengths.extend(ends.map(|pair| (pair[1] - pair[0]) as usize));
+        }
+        Ok(lengths)
+    }
+
     /// How often each gene is expressed, counted on the first training cells; `None` where
     /// absent genes are drawn uniformly.
     ///

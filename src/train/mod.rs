@@ -8,6 +8,7 @@
 //! the loop knows none of them. Resuming is exact to the bit: all that a step depends on is its
 //! number, the place in the data, weights and moments.
 
+mod available_memory;
 pub mod baseline;
 pub mod checkpoint;
 pub mod class_figures;
@@ -18,6 +19,7 @@ pub mod evaluate;
 pub mod figures;
 pub mod hooks;
 mod labelled;
+mod memory;
 pub mod pretrain;
 pub mod resume;
 pub mod run;

@@ -9,6 +9,7 @@ use super::baseline::Baselines;
 use super::data::{Data, Files};
 use super::evaluate::Evaluator;
 use super::figures::Evaluation;
+use super::memory::{self, Footprint, LabelRate};
 use super::run::{Asked, Prepared, run};
 use super::start::Start;
 use super::task::Task;
@@ -69,8 +70,19 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
     let weights = start.weights(fresh, |_| true)?;
     let data = Data::bind(config, files, &start)?;
     println!("{}", data.describe());
-    let seed = config.seed;
     let masking = config.mlm_config();
+    let num_weights = weights.parameters.num_weights() as u64;
+    let labels = LabelRate {
+        per_token: masking.gene_mask_prob,
+        per_cell: masking.phenotype_mask_prob * config.included_phenotypes.len() as f64,
+    };
+    let footprint = Footprint {
+        model: &start.model_config,
+        num_weights,
+        labels,
+    };
+    let config = &memory::settle(config, resume.is_some(), &data, &footprint)?;
+    let seed = config.seed;
     let gene_weights = data.gene_weights(config, &start)?;
     let sampler = Sampler::new(
         config.sampler_config(),
@@ -115,6 +127,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
         evaluator,
     };
     Ok(Prepared {
+        config: config.clone(),
         model_json: serde_json::to_value(&start.model_config)?,
         start,
         weights,

@@ -34,6 +34,10 @@ pub fn settle(flags: &RunFlags) -> Result<(RunConfig, Option<PathBuf>)> {
         // The folder may have been moved since.
         config.output_dir = checkpoint.parent().map(Path::to_owned);
     }
+    if saved_config.auto_find_batch_size {
+        // The batch that was found is part of the run, whatever the command asks for again.
+        config.per_device_train_batch_size = saved_config.per_device_train_batch_size;
+    }
     let hindering = config.hinders_resume(&saved_config);
     if !hindering.is_empty() {
         bail!(

@@ -23,6 +23,8 @@ use crate::optim::AdamW;
 
 /// What a task brings to a run.
 pub struct Prepared {
+    /// The settings, with the batch that fits into memory.
+    pub config: RunConfig,
     /// Vocabulary and tokens.
     pub start: Start,
     /// The weights to begin with.
@@ -69,20 +71,16 @@ pub fn run(
     let files = Files::open(config)?;
     let prepared = prepare(&files)?;
     let command = prepared.command;
-    let mut trainer = assemble(config, asked, output_dir, prepared)?;
+    let mut trainer = assemble(asked, output_dir, prepared)?;
     signal::install();
     let outcome = trainer.train()?;
     println!("{}", closing(&outcome, &trainer, command));
     Ok(outcome)
 }
 
-fn assemble(
-    config: &RunConfig,
-    asked: Asked<'_>,
-    output_dir: PathBuf,
-    prepared: Prepared,
-) -> Result<Trainer> {
+fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result<Trainer> {
     let Prepared {
+        config,
         start,
         weights,
         mut loader,
@@ -90,7 +88,7 @@ fn assemble(
         model_json,
         ..
     } = prepared;
-    let settings = loop_settings(config, &loader)?;
+    let settings = loop_settings(&config, &loader)?;
     let mut optimizer = AdamW::new(&weights.parameters, config.adamw_config())?;
     let mut state = TrainerState::new(loader.state());
     if let Some(checkpoint) = asked.resume {
@@ -118,7 +116,7 @@ fn assemble(
         run_folder::clear(&output_dir)?;
     }
     run_folder::create(&output_dir, &run_toml)?;
-    let hooks = hooks::standard(&hook_settings(config, &settings));
+    let hooks = hooks::standard(&hook_settings(&config, &settings));
     let fixed = Fixed {
         output_dir,
         model_json,

@@ -17,7 +17,7 @@ use crate::kernels::products::Precision;
 use crate::kernels::profile::{self, Operation};
 use crate::loader::throughput::{peak_bytes, reset_peak};
 use crate::model::{
-    DropoutKey, GeneBertConfig, GeneBertForMaskedLM, Gradients, LossConfig, Parameters,
+    BatchSize, DropoutKey, GeneBertConfig, GeneBertForMaskedLM, Gradients, LossConfig, Parameters,
 };
 use crate::optim::{AdamW, AdamWConfig, clip_scale, global_norm};
 use crate::rng::{Stream, stream};
@@ -106,6 +106,8 @@ pub struct TrainThroughput {
     pub processor_seconds: Option<f64>,
     /// Most memory that the process held, in bytes; `None` where the system does not tell.
     pub peak_bytes: Option<u64>,
+    /// What [`GeneBertConfig::training_bytes`] says of it, in bytes.
+    pub expected_bytes: u64,
     /// The mean loss of every step, warm-up included.
     pub losses: Vec<f64>,
     /// What each operation took, over all timed steps.
@@ -181,9 +183,27 @@ pub fn measure(
         seconds,
         processor_seconds: spent.map(|s| s / num_steps.max(1) as f64),
         peak_bytes: peak_bytes(),
+        expected_bytes: expected_bytes(config, parameters, batches),
         losses,
         operations: profile::stop(),
     })
+}
+
+/// What the steps are expected to hold. The memory of gradients is kept from step to step, as
+/// where several batches make one.
+fn expected_bytes(
+    config: &GeneBertConfig,
+    parameters: &Parameters,
+    batches: &[PackedBatch],
+) -> u64 {
+    let most = |count: fn(&PackedBatch) -> usize| batches.iter().map(count).max().unwrap_or(0);
+    let size = BatchSize {
+        tokens: most(PackedBatch::num_tokens) as u64,
+        labels: most(|batch| batch.labels.len()) as u64,
+        accumulates: true,
+    };
+    let bytes = config.training_bytes(parameters.num_weights() as u64, size, None);
+    bytes.weights + bytes.step
 }
 
 struct Run {

@@ -112,7 +112,7 @@ fn checkpoints_that_do_not_fit() {
     folder.train("");
     folder.refused("--output_dir new --resume", &["new", "hint: "]);
     folder.refused("--resume absent", &["absent", "hint: "]);
-    folder.refused("--resume --max_length 30", &["--max-length"]);
+    folder.refused("--resume --max_length 30", &["max_length", "hint: "]);
     let vocabulary = r#"{"cell_type": ["[B_cell]", "[T_cell]"]}"#;
     fs::write(folder.path("vocab.json"), vocabulary).unwrap();
     let line = "--pretrained_model_path out/checkpoint-2 --output_dir new --vocab_path vocab.json";

@@ -139,12 +139,6 @@ fn settings_that_cannot_work() {
     )
     .unwrap();
     refused_with(dir.path(), line, &["num_attention_heads", "hidden_size"]);
-    let line = format!("{sound} --bin_edges 0.1 --auto_find_batch_size");
-    refused_with(
-        dir.path(),
-        &line,
-        &["auto_find_batch_size", "per_device_train_batch_size"],
-    );
 }
 
 #[test]

@@ -42,17 +42,21 @@ impl Folder {
 
     /// What [`Folder::mlm`] runs.
     pub fn command(&self, more: &str) -> Command {
-        let sound = "mlm --bin_edges 0.5 2 --max_length 24 --seed 1 \
-                     --per_device_train_batch_size 4 --threads 1 --dataloader_num_workers 1";
-        let given = |flag: &str| more.contains(flag);
-        let sound = match given("--max_steps") {
-            true => sound.to_owned(),
-            false => format!("{sound} --max_steps 2"),
-        };
+        let sound = "mlm --bin_edges 0.5 2 --seed 1 --threads 1 --dataloader_num_workers 1";
         let mut line: Vec<&str> = sound
             .split_whitespace()
             .chain(more.split_whitespace())
             .collect();
+        let given = |flag: &str| more.contains(flag);
+        for (flag, value) in [
+            ("--max_steps", "2"),
+            ("--max_length", "24"),
+            ("--per_device_train_batch_size", "4"),
+        ] {
+            if !given(flag) {
+                line.extend([flag, value]);
+            }
+        }
         if !given("--train_data_paths") && !given("--resume") {
             line.extend(["--train_data_paths", "simulated_1.h5ad"]);
         }

@@ -12,6 +12,7 @@ mod info;
 mod layering;
 mod loading;
 mod long_line;
+mod memory;
 mod model;
 mod pretrain;
 mod quickstart;

@@ -209,6 +209,7 @@ fn as_json(found: &TrainThroughput, peak: f64) -> serde_json::Value {
         "flops_per_second": found.flops_per_second(),
         "peak_flops_per_second": peak,
         "peak_bytes": found.peak_bytes,
+        "expected_bytes": found.expected_bytes,
         "losses": found.losses,
         "operations": operations,
     })
@@ -246,7 +247,11 @@ fn print(found: &TrainThroughput, peak: f64) {
         rate / 1e9,
         peak / 1e9
     );
-    println!("peak memory  {}", mebibytes(found.peak_bytes));
+    println!(
+        "peak memory  {}, expected {}",
+        mebibytes(found.peak_bytes),
+        mebibytes(Some(found.expected_bytes))
+    );
     print_operations(found);
 }
 

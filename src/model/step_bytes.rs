@@ -1,0 +1,136 @@
+//! How much memory training takes, in bytes, counted from what the model keeps: f32 all through,
+//! T tokens and N labelled positions in a batch, P weights, V tokens and G types in the tables.
+//!
+//! | part | floats |
+//! |---|---|
+//! | weights, AdamW's moments | P, 2 P |
+//! | gradients | P without the tables, and min(T, rows) · D for each table |
+//! | kept for the backward pass | T · (2 D + L · (8 D + 2 F + H + 2)) |
+//! | head | N · (5 D + V) |
+//! | in use at a time, backward | T · max(2 D + F, 7 D) |
+//! | evaluation, nothing kept | T · (3 D + 2 F + H) |
+//! | writing a checkpoint | the moments once more as bytes and once as a file: 4 P |
+//!
+//! A step's peak is at the end of the forward pass or at the first block of the backward pass; with
+//! accumulation all gradients are there as well. The allocator's gaps add [`GAPS`].
+
+use super::GeneBertConfig;
+
+const FLOAT: u64 = 4;
+/// What an allocator takes beyond what it is asked for, measured: a share of everything.
+const GAPS: f64 = 0.05;
+
+/// The size of the batches.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchSize {
+    /// Tokens T of a batch.
+    pub tokens: u64,
+    /// Labelled positions N of a batch.
+    pub labels: u64,
+    /// Whether a step takes several batches.
+    pub accumulates: bool,
+}
+
+/// What training needs, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TrainingBytes {
+    /// Weights and moments, always there.
+    pub weights: u64,
+    /// The most that a step takes besides: gradients and everything that comes of the batch.
+    pub step: u64,
+    /// What an evaluation batch takes besides the weights.
+    pub evaluation: u64,
+    /// What writing a checkpoint takes besides the weights.
+    pub saving: u64,
+}
+
+impl TrainingBytes {
+    /// The most at any time.
+    pub fn peak(&self) -> u64 {
+        self.weights + self.step.max(self.evaluation).max(self.saving)
+    }
+}
+
+impl GeneBertConfig {
+    /// What training a model of this shape with `num_weights` weights needs, for batches of
+    /// `train` and evaluation batches of `eval`.
+    pub fn training_bytes(
+        &self,
+        num_weights: u64,
+        train: BatchSize,
+        eval: Option<BatchSize>,
+    ) -> TrainingBytes {
+        let with_gaps = |floats: u64| ((floats * FLOAT) as f64 * (1.0 + GAPS)) as u64;
+        TrainingBytes {
+            weights: with_gaps(3 * num_weights),
+            step: with_gaps(self.step_floats(num_weights, train)),
+            evaluation: with_gaps(eval.map_or(0, |size| self.evaluation_floats(size))),
+            saving: with_gaps(4 * num_weights),
+        }
+    }
+
+    fn step_floats(&self, num_weights: u64, size: BatchSize) -> u64 {
+        let (width, inner) = (self.hidden_size as u64, self.intermediate_size as u64);
+        let (heads, blocks) = (
+            self.num_attention_heads as u64,
+            self.num_hidden_layers as u64,
+        );
+        let tables = [self.vocab_size as u64, self.type_vocab_size as u64];
+        let in_tables = tables.iter().sum::<u64>() * width;
+        let rows: u64 = tables.iter().map(|rows| size.tokens.min(*rows)).sum();
+        let gradients = num_weights.saturating_sub(in_tables) + rows * width;
+        let of_block = 8 * width + 2 * inner + heads + 2;
+        let kept = size.tokens * (2 * width + blocks * of_block);
+        let head = size.labels * (5 * width + self.vocab_size as u64);
+        let backward = size.tokens * (2 * width + inner).max(7 * width);
+        // The first block of the backward pass has its own gradients and the head's.
+        let early = match size.accumulates {
+            true => gradients,
+            false => gradients / (blocks + 1),
+        };
+        let late = gradients + size.tokens * 5 * width;
+        (kept + early + head.max(backward)).max(late)
+    }
+
+    fn evaluation_floats(&self, size: BatchSize) -> u64 {
+        let (width, inner) = (self.hidden_size as u64, self.intermediate_size as u64);
+        let of_token = 3 * width + 2 * inner + self.num_attention_heads as u64;
+        size.tokens * of_token + size.labels * (5 * width + 2 * self.vocab_size as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_part_can_be_the_largest() {
+        let config = GeneBertConfig {
+            num_hidden_layers: 12,
+            ..GeneBertConfig::default().with_vocabulary(500, 20_000)
+        };
+        let size = |tokens| BatchSize {
+            tokens,
+            labels: tokens / 6,
+            accumulates: false,
+        };
+        let weights = 100_000_000;
+        let bytes = |train, eval| config.training_bytes(weights, size(train), eval);
+        let small = bytes(100, None);
+        assert_eq!(small.peak(), small.weights + small.saving);
+        let large = bytes(100_000, None);
+        assert_eq!(large.peak(), large.weights + large.step);
+        assert!(
+            bytes(200_000, None).step > 19 * large.step / 10,
+            "in proportion to tokens"
+        );
+        let eval = bytes(1000, Some(size(1_000_000)));
+        assert_eq!(eval.peak(), eval.weights + eval.evaluation);
+        let accumulating = BatchSize {
+            accumulates: true,
+            ..size(100_000)
+        };
+        let more = config.training_bytes(weights, accumulating, None);
+        assert!(more.step > large.step);
+    }
+}
