@@ -1,7 +1,8 @@
 //! Read and write whose errors name the path; atomic files and folders; path patterns.
 //!
 //! Owns the promise that nothing half-written ever stands under its final name: [`write_atomic`]
-//! for a file, [`StagedDir`] for a folder (a checkpoint). Both write a hidden sibling, flush it to
+//! for a file, [`StagedFile`] for a large one, [`StagedDir`] for a folder (a checkpoint). All write
+//! a hidden sibling, flush it to
 //! the disk and rename it; what a killed process left behind is cleared by [`recover`].
 //! [`expand_paths`] turns the patterns of a command line (`x_{0..43}.h5ad`, `{a,b}`, globs) into
 //! files. Knows no format but JSON and text.
@@ -17,7 +18,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-pub use atomic::{StagedDir, recover, write_atomic, write_synced};
+pub use atomic::{StagedDir, StagedFile, recover, write_atomic, write_synced};
 pub use patterns::expand_paths;
 
 /// What can go wrong with a path.

@@ -22,6 +22,7 @@
 //! | 4 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |
 //! | 5 | [`prepare`] ∘ | jobs on data: vocabularies, tokens of single cells, simulated cells |
 //! | 6 | [`train`] | the loop, hooks, checkpoints, evaluation |
+//! | 7 | [`infer`] | embeddings and predictions of cells, put back into h5ad |
 //! | 7 | [`quickstart`] | a first run, on simulated cells or the user's |
 //! | 8 | [`cli`] | one file per subcommand: flags and `run`, no logic |
 
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod config;
 pub mod file;
 pub mod h5ad;
+pub mod infer;
 pub mod kernels;
 pub mod loader;
 pub mod metrics;

@@ -138,11 +138,11 @@ fn verdict(evaluation: &Evaluation) -> String {
             "{}: hidden, and predicted right in {:.1} % of {} held-out cells; always answering {} \
              is right in {:.1} % ({:.1} times that)",
             p.category,
-            100.0 * p.accuracy,
+            100.0 * p.figures.accuracy,
             p.num_cells,
             p.majority.as_deref().unwrap_or("the most common value"),
             100.0 * p.majority_accuracy,
-            p.accuracy / p.majority_accuracy.max(1e-9),
+            p.figures.accuracy / p.majority_accuracy.max(1e-9),
         )
     };
     hidden.map(line).collect::<Vec<_>>().join("\n")

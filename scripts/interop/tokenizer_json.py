@@ -30,7 +30,7 @@ from tokenizers import Tokenizer
 
 SPECIAL = ["[CLS]", "[EOS]", "[MASK]", "[PAD]"]
 EDGES = [0.5, 1.0, 3.0]
-MAX_LENGTH = 4096
+MAX_LENGTH = 65536
 NUM_ROWS = 50
 SHOWN = 10
 

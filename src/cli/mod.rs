@@ -8,10 +8,13 @@ pub mod arguments;
 mod bench;
 mod check;
 mod cls;
+mod embed;
 pub mod failure;
 mod info;
 mod mlm;
+mod predict;
 mod quickstart;
+mod reading;
 mod shown;
 mod tokenize;
 mod vocab;
@@ -44,10 +47,14 @@ pub enum Command {
     Check(Box<check::CheckArgs>),
     /// Train a classifier of cells, from scratch or from a pretrained model
     Cls(Box<cls::ClsArgs>),
+    /// Embed cells or genes with a trained model
+    Embed(embed::EmbedArgs),
     /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
     Info(info::InfoArgs),
     /// Pretrain by masking genes and phenotypes
     Mlm(Box<mlm::MlmArgs>),
+    /// Predict labels of cells with a trained model
+    Predict(predict::PredictArgs),
     /// Pretrain a small model in about a minute, on simulated cells or on yours
     Quickstart(quickstart::QuickstartArgs),
     /// Show the tokens of single cells, as a run with these settings sees them
@@ -63,8 +70,10 @@ impl Command {
             Self::Bincls(args) => cls::run(*args, Job::Bincls),
             Self::Check(args) => check::run(*args),
             Self::Cls(args) => cls::run(*args, Job::Cls),
+            Self::Embed(args) => embed::run(args),
             Self::Info(args) => info::run(args),
             Self::Mlm(args) => mlm::run(*args),
+            Self::Predict(args) => predict::run(args),
             Self::Quickstart(args) => quickstart::run(args),
             Self::Tokenize(args) => tokenize::run(&args),
             Self::Vocab(args) => vocab::run(args),

@@ -47,6 +47,56 @@ pub fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     })
 }
 
+/// A file under construction, too large to be held in memory: fill [`StagedFile::path`], then
+/// [`StagedFile::commit`]. Dropped without a commit, it is removed and nothing has changed.
+#[derive(Debug)]
+pub struct StagedFile {
+    partial: PathBuf,
+    target: PathBuf,
+}
+
+impl StagedFile {
+    /// Begins a file that will be called `target`; its folder must exist.
+    ///
+    /// # Errors
+    /// The path names no file, the folder cannot be written to, or `target` is a folder.
+    pub fn new(target: &Path) -> Result<Self, FileError> {
+        if target.is_dir() {
+            let problem = "is a folder, and a file is to be written there";
+            let path = target.to_owned();
+            return Err(FileError::BadPath { path, problem });
+        }
+        let partial = sibling(target, &format!(".{}{PARTIAL}", std::process::id()))?;
+        File::create(&partial).map_err(|e| FileError::io("create it", target, e))?;
+        let target = target.to_owned();
+        Ok(Self { partial, target })
+    }
+
+    /// Where to write.
+    pub fn path(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Flushes the file to the disk and gives it its final name, in place of any file there.
+    ///
+    /// # Errors
+    /// The disk is full or the rename is refused: the old file, if any, is in its place then.
+    pub fn commit(self) -> Result<(), FileError> {
+        let io = |e| FileError::io("write it", &self.target, e);
+        let file = OpenOptions::new().read(true).open(&self.partial);
+        file.and_then(|file| file.sync_all()).map_err(io)?;
+        fs::rename(&self.partial, &self.target).map_err(io)?;
+        sync_dir(parent(&self.target))
+    }
+}
+
+impl Drop for StagedFile {
+    fn drop(&mut self) {
+        // After a commit there is nothing of this name.
+        let _ = fs::remove_file(&self.partial);
+    }
+}
+
 /// A folder under construction: fill [`StagedDir::path`], then [`StagedDir::commit`]. Dropped
 /// without a commit, it is removed and nothing has changed.
 #[derive(Debug)]

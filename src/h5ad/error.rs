@@ -96,6 +96,20 @@ pub enum H5adError {
         /// What was found.
         value: f32,
     },
+    /// A file to which nothing could be added.
+    #[error(
+        "{path}: {key}: cannot be added to; the file is as it was\n\
+         hint: where the file's own structure is in the way, write it anew: adata = \
+         anndata.read_h5ad(F); adata.write_h5ad(G); or ask for CSV"
+    )]
+    Edit {
+        /// The file.
+        path: PathBuf,
+        /// The place in it.
+        key: String,
+        /// The cause.
+        source: Box<hdf5_pure::Error>,
+    },
     /// A file could not be written.
     #[error("{path}: cannot be written")]
     Write {

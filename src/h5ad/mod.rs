@@ -23,6 +23,7 @@ mod compound;
 mod container;
 mod dense;
 mod diagnose;
+pub mod edit;
 mod error;
 mod genes;
 mod inspect;

@@ -139,7 +139,7 @@ fn build(data: &AnnData) -> Result<Vec<u8>, Error> {
     file.finish()
 }
 
-fn text(value: &str) -> AttrValue {
+pub(super) fn text(value: &str) -> AttrValue {
     AttrValue::VarLenString(value.to_owned())
 }
 
@@ -148,7 +148,7 @@ fn encode_group(group: &mut GroupBuilder, kind: &str, version: &str) {
     group.set_attr("encoding-version", text(version));
 }
 
-fn encode(dataset: &mut DatasetBuilder, kind: &str) {
+pub(super) fn encode(dataset: &mut DatasetBuilder, kind: &str) {
     dataset.set_attr("encoding-type", text(kind));
     dataset.set_attr("encoding-version", text("0.2.0"));
 }
@@ -221,7 +221,7 @@ fn table<'a>(
     );
 }
 
-fn strings<'a>(dataset: &mut DatasetBuilder, values: impl Iterator<Item = &'a str>) {
+pub(super) fn strings<'a>(dataset: &mut DatasetBuilder, values: impl Iterator<Item = &'a str>) {
     let values: Vec<&str> = values.collect();
     dataset
         .with_vlen_strings(&values)
@@ -243,21 +243,22 @@ fn obs_table(mut group: GroupBuilder, data: &AnnData) -> FinishedGroup {
             column.create_dataset("categories"),
             labels.categories.iter().map(String::as_str),
         );
-        let codes = column.create_dataset("codes");
-        let narrow: Option<Vec<i8>> = labels
-            .codes
-            .iter()
-            .map(|code| i8::try_from(*code).ok())
-            .collect();
-        match narrow.filter(|_| labels.categories.len() <= 127) {
-            Some(narrow) => codes.with_i8_data(&narrow),
-            None => codes.with_i32_data(&labels.codes),
-        };
-        compress(codes, labels.codes.len());
-        encode(codes, "array");
+        codes(column.create_dataset("codes"), labels);
         group.add_group(column.finish());
     }
     group.finish()
+}
+
+/// The codes of a categorical, as narrow as they can be.
+pub(super) fn codes(dataset: &mut DatasetBuilder, labels: &Labels) {
+    let narrow = labels.codes.iter().map(|code| i8::try_from(*code).ok());
+    let narrow: Option<Vec<i8>> = narrow.collect();
+    match narrow.filter(|_| labels.categories.len() <= 127) {
+        Some(narrow) => dataset.with_i8_data(&narrow),
+        None => dataset.with_i32_data(&labels.codes),
+    };
+    compress(dataset, labels.codes.len());
+    encode(dataset, "array");
 }
 
 fn var_table(mut group: GroupBuilder, data: &AnnData) -> FinishedGroup {

@@ -16,13 +16,13 @@ pub struct Predictions {
     probabilities: Vec<f32>, // [N, C]
     log_loss_sum: f64,
     right_in_top: u64,
+    /// Whether truths and probabilities are kept, for the ROC curve.
+    keeps_all: bool,
 }
 
 /// How good predictions are, over all classes.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Figures {
-    /// Predictions.
-    pub num_cells: u64,
     /// Share that is right.
     pub accuracy: f64,
     /// Mean recall over the classes present in the truth.
@@ -44,10 +44,46 @@ pub struct Figures {
     /// Cohen's kappa, at most 1.
     pub kappa: f64,
     /// Mean over classes of the area under the ROC curve, one class against the rest; `None` where
-    /// no class has both cells and other cells.
+    /// no class has both cells and other cells, or probabilities were not kept.
     pub auroc: Option<f64>,
     /// Mean negative logarithm of the true class' probability, in nats.
     pub log_loss: f64,
+}
+
+impl Figures {
+    /// Names of the figures by which predictions can be compared, the more the better.
+    pub const NAMES: [&str; 11] = [
+        "accuracy",
+        "balanced_accuracy",
+        "macro_precision",
+        "macro_recall",
+        "macro_f1",
+        "weighted_f1",
+        "f1_harmonic",
+        "top3_accuracy",
+        "mcc",
+        "kappa",
+        "auroc",
+    ];
+
+    /// Those of [`Figures::NAMES`] that exist.
+    pub fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let values = [
+            Some(self.accuracy),
+            Some(self.balanced_accuracy),
+            Some(self.macro_precision),
+            Some(self.macro_recall),
+            Some(self.macro_f1),
+            Some(self.weighted_f1),
+            Some(self.f1_harmonic),
+            Some(self.top3_accuracy),
+            Some(self.mcc),
+            Some(self.kappa),
+            self.auroc,
+        ];
+        let named = Self::NAMES.into_iter().zip(values);
+        named.filter_map(|(name, value)| Some((name, value?)))
+    }
 }
 
 impl Predictions {
@@ -55,7 +91,16 @@ impl Predictions {
     pub fn new(num_classes: usize) -> Self {
         Self {
             confusion: Confusion::new(num_classes),
+            keeps_all: true,
             ..Self::default()
+        }
+    }
+
+    /// As [`Predictions::new`], in memory that does not grow: there will be no ROC curve.
+    pub fn without_curves(num_classes: usize) -> Self {
+        Self {
+            keeps_all: false,
+            ..Self::new(num_classes)
         }
     }
 
@@ -73,9 +118,21 @@ impl Predictions {
         let before = probabilities.iter().enumerate().filter(|&c| is_before(c));
         self.right_in_top += u64::from(before.count() < TOP);
         self.log_loss_sum -= own.max(f64::EPSILON).ln();
-        self.truths.push(truth as u32);
-        self.probabilities
-            .extend(probabilities.iter().map(|&p| p as f32));
+        if self.keeps_all {
+            self.truths.push(truth as u32);
+            self.probabilities
+                .extend(probabilities.iter().map(|&p| p as f32));
+        }
+    }
+
+    /// Number of predictions.
+    pub fn len(&self) -> u64 {
+        self.confusion.total()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Which class was answered for which.
@@ -102,11 +159,9 @@ impl Predictions {
     /// All figures.
     pub fn figures(&self) -> Figures {
         let m = &self.confusion;
-        let num_cells = m.total();
-        let per_cell = 1.0 / (num_cells as f64).max(1.0);
+        let per_cell = 1.0 / (m.total() as f64).max(1.0);
         let areas: Vec<f64> = self.auroc_per_class().into_iter().flatten().collect();
         Figures {
-            num_cells,
             accuracy: m.accuracy(),
             balanced_accuracy: m.balanced_accuracy(),
             macro_precision: m.macro_precision(),
@@ -150,9 +205,28 @@ mod tests {
         predictions.add(2, &[0.5, 0.5]);
         predictions.add(0, &[1.0]);
         let figures = predictions.figures();
-        assert_eq!((figures.num_cells, figures.accuracy), (1, 1.0));
+        assert_eq!((predictions.len(), figures.accuracy), (1, 1.0));
         assert_eq!(figures.auroc, None);
         assert!((figures.log_loss + 0.75f64.ln()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn without_curves_all_but_the_curve_is_the_same() {
+        let (mut whole, mut lean) = (Predictions::new(2), Predictions::without_curves(2));
+        for (truth, p) in [(0, 0.8), (1, 0.6), (1, 0.3), (0, 0.1)] {
+            whole.add(truth, &[p, 1.0 - p]);
+            lean.add(truth, &[p, 1.0 - p]);
+        }
+        assert_eq!(lean.probabilities.len(), 0);
+        let auroc = None;
+        assert_eq!(
+            lean.figures(),
+            Figures {
+                auroc,
+                ..whole.figures()
+            }
+        );
+        assert!(whole.figures().auroc.is_some());
     }
 
     #[test]

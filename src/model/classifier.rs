@@ -86,6 +86,19 @@ impl GeneBertForSequenceClassification {
         Ok(self.head(&first_tokens(batch)?, &hidden, dropout)?.0)
     }
 
+    /// The last hidden states [T, D], nothing dropped.
+    ///
+    /// # Errors
+    /// The batch does not fit the model.
+    pub fn last_hidden_state(&self, batch: &PackedBatch) -> Result<Tensor> {
+        self.encoder.infer(batch, None)
+    }
+
+    /// The token type table [types, D]: row C + 1 + g is gene g's.
+    pub fn token_type_embeddings(&self) -> &Tensor {
+        self.encoder.token_types()
+    }
+
     /// The loss summed over cells (`labels`, one class per cell), without gradients.
     ///
     /// # Errors

@@ -49,6 +49,11 @@ impl Embeddings {
         })
     }
 
+    /// The token type table [types, D].
+    pub(super) fn types(&self) -> &Tensor {
+        &self.types.tensor
+    }
+
     /// → [T, D]
     pub(super) fn forward(
         &self,

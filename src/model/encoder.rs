@@ -94,6 +94,11 @@ impl Encoder {
     }
 
     /// Leaves the gradients of the parts that are not `frozen`: embeddings and so many blocks.
+    /// The token type table [types, D].
+    pub(super) fn token_types(&self) -> &Tensor {
+        self.embeddings.types()
+    }
+
     pub(super) fn backward(
         &self,
         batch: &PackedBatch,

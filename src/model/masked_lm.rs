@@ -84,6 +84,19 @@ impl GeneBertForMaskedLM {
         Ok(self.head(batch, &hidden)?.0)
     }
 
+    /// The last hidden states [T, D], nothing dropped.
+    ///
+    /// # Errors
+    /// The batch does not fit the model.
+    pub fn last_hidden_state(&self, batch: &PackedBatch) -> Result<Tensor> {
+        self.encoder.infer(batch, None)
+    }
+
+    /// The token type table [types, D]: row C + 1 + g is gene g's.
+    pub fn token_type_embeddings(&self) -> &Tensor {
+        self.encoder.token_types()
+    }
+
     /// Hidden states [T, D]: after the embeddings, then after each block.
     ///
     /// # Errors

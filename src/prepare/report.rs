@@ -55,7 +55,10 @@ fn write_counts(f: &mut fmt::Formatter<'_>, counts: &ColumnCounts) -> fmt::Resul
         .map(|(token, cells)| format!("{token} ({cells})"))
         .collect();
     let more = if found > NAMED { ", …" } else { "" };
-    write!(f, "; {found} in the files: {}{more}", named.join(", "))?;
+    match found {
+        0 => f.write_str("; none in the files")?,
+        _ => write!(f, "; {found} in the files: {}{more}", named.join(", "))?,
+    }
     for (cells, what) in [
         (counts.missing, "without a value"),
         (counts.left_out, "with a value left out"),

@@ -148,6 +148,26 @@ impl Tokenizer {
     /// Too few known genes, an obs column that does not exist, and where unknown values are
     /// errors, the first of them.
     pub fn bind(&self, source: &dyn CellSource) -> Result<BoundSource, TokenizeError> {
+        self.bind_showing(source, &self.config.included_phenotypes)
+    }
+
+    /// As [`Tokenizer::bind`], with the values of the phenotypes `visible` only: the others, whose
+    /// columns the source need not have, are `[MASK]` (or unknown, if masking is not the policy).
+    ///
+    /// # Errors
+    /// As [`Tokenizer::bind`], and a visible phenotype that is not among those included.
+    pub fn bind_showing(
+        &self,
+        source: &dyn CellSource,
+        visible: &[String],
+    ) -> Result<BoundSource, TokenizeError> {
+        let included = &self.config.included_phenotypes;
+        if let Some(category) = visible.iter().find(|name| !included.contains(name)) {
+            return Err(TokenizeError::UnknownCategory {
+                category: category.clone(),
+                known: included.join(", "),
+            });
+        }
         let source_path = source.path().display().to_string();
         let genes = self.vocabulary.genes();
         let (mut columns, gene_match) = match_genes(source.gene_ids(), genes);
@@ -162,7 +182,10 @@ impl Tokenizer {
         let columns_ascend = measured.is_sorted();
         measured.sort_unstable();
         let phenotypes = self.config.included_phenotypes.iter();
-        let phenotypes = phenotypes.map(|category| self.phenotype(source, category));
+        let phenotypes = phenotypes.map(|category| {
+            let shown = visible.contains(category);
+            self.phenotype(shown.then_some(source), category)
+        });
         let bound = BoundSource {
             source_path,
             phenotypes: phenotypes.collect::<Result<_, _>>()?,
@@ -188,10 +211,16 @@ impl Tokenizer {
 
     fn phenotype(
         &self,
-        source: &dyn CellSource,
+        source: Option<&dyn CellSource>,
         category: &str,
     ) -> Result<BoundPhenotype, TokenizeError> {
-        let labels = source.labels(category).map_err(TokenizeError::Source)?;
+        let labels = match source {
+            Some(source) => source.labels(category).map_err(TokenizeError::Source)?,
+            None => Labels {
+                categories: Vec::new(),
+                codes: Vec::new(),
+            },
+        };
         let token = |value: &String| {
             self.vocabulary
                 .phenotype_id(category, value)

@@ -9,26 +9,13 @@ use crate::metrics::{ClassFigures, Confusion, Figures, Predictions};
 /// Rows of the table by class that the screen shows; the rarest are left out.
 const SHOWN_CLASSES: usize = 40;
 
-/// Names of the figures by which the best checkpoint can be chosen, besides the loss.
-pub const NAMES: [&str; 11] = [
-    "accuracy",
-    "balanced_accuracy",
-    "macro_precision",
-    "macro_recall",
-    "macro_f1",
-    "weighted_f1",
-    "f1_harmonic",
-    "top3_accuracy",
-    "mcc",
-    "kappa",
-    "auroc",
-];
-
 /// How well cells are classified.
 #[derive(Debug, Clone, Serialize)]
 pub struct Classification {
     /// The obs column.
     pub category: String,
+    /// Cells.
+    pub num_cells: u64,
     /// All figures.
     #[serde(flatten)]
     pub figures: Figures,
@@ -82,6 +69,7 @@ impl Classification {
         let name = classes.names.get(majority).cloned().unwrap_or_default();
         Self {
             category: classes.category.clone(),
+            num_cells: predictions.len(),
             figures: predictions.figures(),
             majority: MajorityFigures::new(name, &constant),
             classes: named
@@ -92,25 +80,6 @@ impl Classification {
                 })
                 .collect(),
         }
-    }
-
-    /// The figures of [`NAMES`]; an AUROC that does not exist is that of chance.
-    pub fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
-        let f = &self.figures;
-        let values = [
-            f.accuracy,
-            f.balanced_accuracy,
-            f.macro_precision,
-            f.macro_recall,
-            f.macro_f1,
-            f.weighted_f1,
-            f.f1_harmonic,
-            f.top3_accuracy,
-            f.mcc,
-            f.kappa,
-            f.auroc.unwrap_or(0.5),
-        ];
-        NAMES.into_iter().zip(values)
     }
 
     /// A part of a line for the screen.

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::class_figures::{Classification, NAMES};
+use super::class_figures::Classification;
 use super::classes::Classes;
 use super::data::{Data, Files};
 use super::figures::Evaluation;
@@ -25,7 +25,7 @@ use crate::config::{ClassWeights, FreezeEncoder, Job, RunConfig};
 use crate::loader::{
     ClassCollator, DataSet, Loader, LoaderConfig, NO_CLASS, Sampler, SamplerConfig, Selection,
 };
-use crate::metrics::{Predictions, softmax};
+use crate::metrics::{Figures, Predictions, softmax};
 use crate::model::{
     DropoutKey, GeneBertConfig, GeneBertForSequenceClassification, Gradients, LossConfig, LossSum,
 };
@@ -140,8 +140,8 @@ impl HeldOut {
         Ok(Evaluation {
             step,
             epoch,
-            num_cells: found.figures.num_cells,
-            eval_loss: (found.figures.num_cells > 0).then_some(found.figures.log_loss),
+            num_cells: found.num_cells,
+            eval_loss: (found.num_cells > 0).then_some(found.figures.log_loss),
             genes: None,
             phenotypes: Vec::new(),
             classification: Some(found),
@@ -167,13 +167,13 @@ pub fn classify(
 }
 
 fn check_metric(metric: &str) -> Result<()> {
-    if ["loss", "eval_loss"].contains(&metric) || NAMES.contains(&metric) {
+    if ["loss", "eval_loss"].contains(&metric) || Figures::NAMES.contains(&metric) {
         return Ok(());
     }
     bail!(
         "--metric_for_best_model {metric}: no figure of a classifier is called so\nhint: there are \
          loss, {}",
-        NAMES.join(", ")
+        Figures::NAMES.join(", ")
     )
 }
 

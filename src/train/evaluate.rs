@@ -20,7 +20,7 @@ use crate::loader::{
     DataSet, EvalMasking, Loader, LoaderConfig, MlmCollator, MlmConfig, Sampler, SamplerConfig,
     Selection, Shuffle,
 };
-use crate::metrics::{Confusion, argmax};
+use crate::metrics::{Predictions, argmax, softmax};
 use crate::model::GeneBertForMaskedLM;
 use crate::vocab::Vocabulary;
 
@@ -56,17 +56,16 @@ struct Answer<'a> {
 /// Right answers within the category and over all tokens.
 struct Tally {
     ids: Range<u32>,
-    confusion: Confusion,
+    predictions: Predictions,
     right_in_whole: u64,
     right_by_baseline: u64,
 }
 
 impl Tally {
-    fn new(ids: Range<u32>) -> Self {
-        let confusion = Confusion::new(ids.len());
+    fn new(ids: Range<u32>, predictions: Predictions) -> Self {
         Self {
             ids,
-            confusion,
+            predictions,
             right_in_whole: 0,
             right_by_baseline: 0,
         }
@@ -75,14 +74,14 @@ impl Tally {
     fn add(&mut self, answer: &Answer<'_>, baseline: Option<u32>) {
         let Answer { logits, truth, .. } = *answer;
         let within = &logits[self.ids.start as usize..self.ids.end as usize];
-        self.confusion
-            .add((truth - self.ids.start) as usize, argmax(within));
+        let class = (truth - self.ids.start) as usize;
+        self.predictions.add(class, &softmax(within));
         self.right_in_whole += u64::from(argmax(logits) == truth as usize);
         self.right_by_baseline += u64::from(baseline == Some(truth));
     }
 
     fn share(&self, right: u64) -> f64 {
-        right as f64 / (self.confusion.total() as f64).max(1.0)
+        right as f64 / (self.predictions.len() as f64).max(1.0)
     }
 }
 
@@ -107,7 +106,8 @@ impl Evaluator {
         let began = Instant::now();
         let mut loss_sum = 0.0;
         let mut num_labels = 0u64;
-        let mut genes = Tally::new(self.vocabulary.bin_ids());
+        let bins = self.vocabulary.bin_ids();
+        let mut genes = Tally::new(bins.clone(), Predictions::without_curves(bins.len()));
         let num_cells = self.pass(model, &EvalMasking::Random, |answer| {
             loss_sum += cross_entropy(answer.logits, answer.truth as usize);
             num_labels += 1;
@@ -156,32 +156,40 @@ impl Evaluator {
                 vocabulary.category_ids(category),
             );
             if let (Some(token_type), Some(ids)) = ids {
-                tallies.push((token_type, category, Tally::new(ids)));
+                let predictions = Predictions::new(ids.len());
+                tallies.push((token_type, category, Tally::new(ids, predictions)));
             }
         }
         self.pass(model, masking, |answer| {
-            for (token_type, category, tally) in &mut tallies {
+            for (token_type, _, tally) in &mut tallies {
                 if *token_type == answer.token_type {
-                    tally.add(answer, self.baselines.majority(category));
+                    tally.add(answer, None);
                 }
             }
         })?;
         let answered = tallies
             .into_iter()
-            .filter(|(_, _, tally)| tally.confusion.total() > 0);
+            .filter(|(_, _, tally)| !tally.predictions.is_empty());
         Ok(answered
-            .map(|(_, category, tally)| PhenotypeFigures {
-                category: category.clone(),
-                setting,
-                num_cells: tally.confusion.total(),
-                accuracy: tally.confusion.accuracy(),
-                balanced_accuracy: tally.confusion.balanced_accuracy(),
-                macro_f1: tally.confusion.macro_f1(),
-                accuracy_whole_vocabulary: tally.share(tally.right_in_whole),
-                majority: self.baselines.majority_text(vocabulary, category),
-                majority_accuracy: tally.share(tally.right_by_baseline),
-            })
+            .map(|(_, category, tally)| self.figures_of(category, setting, &tally))
             .collect())
+    }
+
+    fn figures_of(&self, category: &str, setting: Setting, tally: &Tally) -> PhenotypeFigures {
+        let majority = self.baselines.majority(category);
+        let class = majority.map_or(usize::MAX, |id| (id - tally.ids.start) as usize);
+        let constant = tally.predictions.confusion().always(class);
+        PhenotypeFigures {
+            category: category.to_owned(),
+            setting,
+            num_cells: tally.predictions.len(),
+            figures: tally.predictions.figures(),
+            accuracy_whole_vocabulary: tally.share(tally.right_in_whole),
+            majority: self.baselines.majority_text(&self.vocabulary, category),
+            majority_accuracy: constant.accuracy(),
+            majority_balanced_accuracy: constant.balanced_accuracy(),
+            majority_macro_f1: constant.macro_f1(),
+        }
     }
 
     /// Shows every labelled position of every cell to `see`; returns the number of cells.
@@ -233,11 +241,10 @@ fn show(
 }
 
 fn gene_figures(genes: &Tally) -> Option<GeneFigures> {
-    let num_genes = genes.confusion.total();
+    let num_genes = genes.predictions.len();
     (num_genes > 0).then(|| GeneFigures {
         num_genes,
-        accuracy: genes.confusion.accuracy(),
-        macro_f1: genes.confusion.macro_f1(),
+        figures: genes.predictions.figures(),
         accuracy_whole_vocabulary: genes.share(genes.right_in_whole),
         mode_accuracy: genes.share(genes.right_by_baseline),
     })
@@ -255,7 +262,7 @@ mod tests {
 
     #[test]
     fn the_choice_is_within_the_category() {
-        let mut tally = Tally::new(4..6);
+        let mut tally = Tally::new(4..6, Predictions::new(2));
         let logits = [0.0, 9.0, 0.0, 0.0, 1.0, 2.0, 9.5];
         tally.add(
             &Answer {
@@ -266,7 +273,7 @@ mod tests {
             Some(4),
         );
         let figures = (
-            tally.confusion.accuracy(),
+            tally.predictions.figures().accuracy,
             tally.right_in_whole,
             tally.right_by_baseline,
         );

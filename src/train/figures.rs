@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::class_figures::Classification;
+use crate::metrics::Figures;
 
 /// Which phenotypes a cell showed when one was predicted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -27,18 +28,19 @@ pub struct PhenotypeFigures {
     pub setting: Setting,
     /// Cells with a known value.
     pub num_cells: u64,
-    /// Share of cells whose value is predicted, the choice being among the category's values.
-    pub accuracy: f64,
-    /// Mean recall over the values present.
-    pub balanced_accuracy: f64,
-    /// Mean F1 over the values present in truth or prediction.
-    pub macro_f1: f64,
-    /// The same share with the choice among all tokens.
+    /// All figures, the choice being among the category's values.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// The accuracy with the choice among all tokens.
     pub accuracy_whole_vocabulary: f64,
     /// The training cells' most common value.
     pub majority: Option<String>,
     /// Accuracy of always answering it.
     pub majority_accuracy: f64,
+    /// Its balanced accuracy.
+    pub majority_balanced_accuracy: f64,
+    /// Its macro F1.
+    pub majority_macro_f1: f64,
 }
 
 /// How well masked genes' bins are predicted.
@@ -46,11 +48,10 @@ pub struct PhenotypeFigures {
 pub struct GeneFigures {
     /// Masked genes.
     pub num_genes: u64,
-    /// Share whose bin is predicted, the choice being among the bins.
-    pub accuracy: f64,
-    /// Mean F1 over the bins present.
-    pub macro_f1: f64,
-    /// The same share with the choice among all tokens.
+    /// All figures but the AUROC, the choice being among the bins.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// The accuracy with the choice among all tokens.
     pub accuracy_whole_vocabulary: f64,
     /// Accuracy of answering each gene's most common bin in the training cells.
     pub mode_accuracy: f64,
@@ -79,9 +80,8 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// The figure called `metric`: `eval_loss` (or `loss`), `gene_accuracy`, or `<phenotype>_accuracy`,
-    /// `<phenotype>_balanced_accuracy`, `<phenotype>_macro_f1` (all phenotypes hidden); of a
-    /// classifier, those of [`Classification::named`].
+    /// The figure called `metric`: `eval_loss` (or `loss`), or one of [`Figures::NAMES`]: as it
+    /// stands of a classifier, else with `gene_` or `<phenotype>_` (all phenotypes hidden) before it.
     ///
     /// # Errors
     /// No such figure; the error lists those there are.
@@ -106,25 +106,16 @@ impl Evaluation {
     pub fn figures(&self) -> BTreeMap<String, f64> {
         let mut all = BTreeMap::new();
         all.extend(self.eval_loss.map(|v| ("eval_loss".to_owned(), v)));
-        all.extend(
-            self.genes
-                .as_ref()
-                .map(|g| ("gene_accuracy".to_owned(), g.accuracy)),
-        );
-        for p in self
-            .phenotypes
-            .iter()
-            .filter(|p| p.setting == Setting::AllHidden)
-        {
-            all.insert(format!("{}_accuracy", p.category), p.accuracy);
-            all.insert(
-                format!("{}_balanced_accuracy", p.category),
-                p.balanced_accuracy,
-            );
-            all.insert(format!("{}_macro_f1", p.category), p.macro_f1);
+        let hidden = |p: &&PhenotypeFigures| p.setting == Setting::AllHidden;
+        let phenotypes = self.phenotypes.iter().filter(hidden);
+        let phenotypes = phenotypes.map(|p| (format!("{}_", p.category), &p.figures));
+        let genes = self.genes.iter().map(|g| ("gene_".to_owned(), &g.figures));
+        let classes = self.classification.iter();
+        let classes = classes.map(|c| (String::new(), &c.figures));
+        for (prefix, figures) in phenotypes.chain(genes).chain(classes) {
+            let named = figures.named();
+            all.extend(named.map(|(name, value)| (format!("{prefix}{name}"), value)));
         }
-        let named = self.classification.iter().flat_map(Classification::named);
-        all.extend(named.map(|(name, value)| (name.to_owned(), value)));
         all
     }
 
@@ -151,7 +142,7 @@ impl Evaluation {
         parts.extend(self.genes.as_ref().map(|g| {
             format!(
                 "gene bins {:.3} (per-gene mode {:.3})",
-                g.accuracy, g.mode_accuracy
+                g.figures.accuracy, g.mode_accuracy
             )
         }));
         parts.extend(
@@ -161,7 +152,7 @@ impl Evaluation {
                 .map(|p| {
                     format!(
                         "{} {:.3} (majority {:.3})",
-                        p.category, p.accuracy, p.majority_accuracy
+                        p.category, p.figures.accuracy, p.majority_accuracy
                     )
                 }),
         );
@@ -194,10 +185,10 @@ impl Evaluation {
                 p.category.clone(),
                 others.to_owned(),
                 p.num_cells.to_string(),
-                format!("{:.3}", p.accuracy),
+                format!("{:.3}", p.figures.accuracy),
                 format!("{:.3} majority", p.majority_accuracy),
-                format!("{:.3}", p.balanced_accuracy),
-                format!("{:.3}", p.macro_f1),
+                format!("{:.3}", p.figures.balanced_accuracy),
+                format!("{:.3}", p.figures.macro_f1),
             ]
         }));
         rows.extend(self.genes.as_ref().map(|g| {
@@ -205,10 +196,10 @@ impl Evaluation {
                 "gene bins".to_owned(),
                 "visible".to_owned(),
                 g.num_genes.to_string(),
-                format!("{:.3}", g.accuracy),
+                format!("{:.3}", g.figures.accuracy),
                 format!("{:.3} per-gene mode", g.mode_accuracy),
                 "-".to_owned(),
-                format!("{:.3}", g.macro_f1),
+                format!("{:.3}", g.figures.macro_f1),
             ]
         }));
         columns(&rows)

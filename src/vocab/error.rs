@@ -37,8 +37,10 @@ pub enum VocabError {
     },
     /// A token belongs to two categories, or stands twice in one.
     #[error(
-        "the token {token} stands both in `{first}` and in `{second}`; tokens must be unique \
-             over all categories\nhint: rename or remove one of the two in the vocabulary, or give --compat perturbgene, which keeps both"
+        "the token {token} stands both in `{first}` and in `{second}`; tokens must be unique over \
+         all categories\nhint: build a vocabulary without it, `gene-bert vocab build … --leave_out \
+         '{second}={}'`, and name it with --vocab_path; --compat perturbgene keeps both",
+        token.trim_matches(['[', ']'])
     )]
     DuplicateToken {
         /// The token.

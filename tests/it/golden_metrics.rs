@@ -46,7 +46,7 @@ fn golden_figures_of_predictions() {
             predictions.add(*truth as usize, &numbers(row));
         }
         let figures = predictions.figures();
-        assert_eq!(figures.num_cells as usize, rows.len());
+        assert_eq!(predictions.len() as usize, rows.len());
         for (name, found) in [
             ("accuracy", figures.accuracy),
             ("balanced_accuracy", figures.balanced_accuracy),

@@ -64,7 +64,7 @@ pub fn goldens() -> Vec<(PathBuf, PathBuf, Golden)> {
 }
 
 /// The file of this name anywhere below `dir`.
-fn find(dir: &Path, name: &str) -> Option<PathBuf> {
+pub fn find(dir: &Path, name: &str) -> Option<PathBuf> {
     let entries = fs::read_dir(dir).ok()?.map(|e| e.unwrap().path());
     let (dirs, files): (Vec<_>, Vec<_>) = entries.partition(|p| p.is_dir());
     let here = files

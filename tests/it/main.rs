@@ -8,6 +8,7 @@ mod golden_metrics;
 mod golden_model;
 mod golden_tokenize;
 mod hostile_h5ad;
+mod infer;
 mod info;
 mod layering;
 mod loading;

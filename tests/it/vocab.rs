@@ -8,6 +8,9 @@ use std::process::{Command, Output};
 
 use gene_bert::vocab::{PhenotypeVocab, Repeats, Vocabulary, phenotype_token};
 
+use crate::golden_tokenize::find;
+use crate::shared::shared_dir;
+
 fn gene_bert(folder: &Path, line: &str) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gene-bert"))
         .args(line.split_whitespace())
@@ -243,4 +246,36 @@ fn the_human_vocabulary_is_sound_and_a_run_takes_it() {
     printed(dir.path(), &line);
     let (saved, _) = Vocabulary::load(&dir.path().join("run/checkpoint-1")).unwrap();
     assert_eq!(saved.phenotypes(), &vocabulary);
+}
+
+#[test]
+fn a_run_on_columns_that_share_a_value_says_how_to_go_on() {
+    let Some(data) = shared_dir("data/accuracy") else {
+        return;
+    };
+    // Its sex is `unknown` all through, and so are some of its cell types.
+    let file = find(
+        &data,
+        "AyushBhardwaj261+LoRA-Fine-Tuning-and-Deployment-of-SCimilarity__val.h5ad",
+    );
+    let file = file.unwrap().display().to_string();
+    let dir = tempfile::tempdir().unwrap();
+    let line = format!("tokenize {file} --bin_edges 1 --included_phenotypes cell_type sex");
+    let parts = [
+        "[unknown]",
+        "`cell_type`",
+        "`sex`",
+        "vocab build",
+        "'sex=unknown'",
+    ];
+    refused(dir.path(), &line, &parts);
+    let build = format!("vocab build {file} --phenotypes cell_type sex");
+    refused(dir.path(), &build, &["--leave_out 'sex=unknown'"]);
+    let text = printed(dir.path(), &format!("{build} --leave_out unknown"));
+    assert!(
+        text.contains("sex: 0 tokens; none in the files; 2237 cells with"),
+        "{text}"
+    );
+    let line = format!("{line} --vocab_path vocab.json --unknown_phenotype mask --rows 0");
+    assert!(printed(dir.path(), &line).contains("[MASK] : sex"));
 }

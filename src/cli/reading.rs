@@ -1,0 +1,200 @@
+//! Flags that `embed` and `predict` share: the checkpoint, the files, how they are read, and where
+//! the results go.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::file::expand_paths;
+use crate::h5ad::edit::{Additions, add_in_place, add_to_copy};
+use crate::h5ad::{MatrixKey, OpenOptions, ValuePolicy};
+use crate::infer::{Checkpoint, Reading};
+use crate::loader::LoaderConfig;
+
+/// Cells, and how they are read.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ReadingFlags {
+    /// The h5ad files, with braces ({0..43}, {a,b}) and globs
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<String>,
+    /// Checkpoint folder, or run folder: its checkpoint-best, else its last one
+    #[arg(long, value_name = "FOLDER", alias = "pretrained-model-path")]
+    checkpoint: PathBuf,
+    /// obs columns whose values the model may see; its other phenotypes are masked
+    #[arg(long, value_name = "COLUMN", num_args = 1..)]
+    visible_phenotypes: Vec<String>,
+    /// Matrix to read: X, layers.NAME or raw.X
+    #[arg(long, default_value = "X")]
+    matrix: MatrixKey,
+    /// Column of var that holds the gene ids [default: the var index]
+    #[arg(long, value_name = "COLUMN")]
+    gene_id_column: Option<String>,
+    /// Least share of the checkpoint's genes that each file must have [default: as in training]
+    #[arg(long, value_name = "SHARE")]
+    min_gene_overlap: Option<f64>,
+    /// Accept values that look scaled rather than counts or their logs
+    #[arg(long)]
+    allow_scaled: bool,
+    /// Cells per batch
+    #[arg(long, value_name = "CELLS", default_value_t = 64)]
+    per_device_eval_batch_size: usize,
+    /// Threads that read and tokenise cells; results do not depend on it
+    #[arg(long, value_name = "THREADS", default_value_t = 4)]
+    dataloader_num_workers: usize,
+    /// Threads that compute [default: one per core]
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// Where results go.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct OutputFlags {
+    /// File to write; with several input files, a folder
+    #[arg(long, value_name = "PATH", conflicts_with = "in_place")]
+    output: Option<PathBuf>,
+    /// Add to the h5ad files themselves; every other data set keeps its bytes
+    #[arg(long)]
+    in_place: bool,
+    /// Replace columns, arrays and files of the same name
+    #[arg(long)]
+    overwrite: bool,
+}
+
+/// Where the results of one file go.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    TheFile,
+    Copy(PathBuf),
+    Table(PathBuf),
+    Npy(PathBuf),
+}
+
+impl ReadingFlags {
+    pub(super) fn files(&self) -> Result<Vec<PathBuf>> {
+        Ok(expand_paths(&self.files)?)
+    }
+
+    /// Opens the checkpoint, having set the number of threads.
+    pub(super) fn open(&self) -> Result<Checkpoint> {
+        if let Some(threads) = self.threads {
+            ensure!(threads > 0, "--threads 0: at least one thread must compute");
+            // Fails only if the pool exists already: then it stays.
+            let _ = rayon::ThreadPoolBuilder::new()
+                .num_threads(threads)
+                .build_global();
+        }
+        let checkpoint = Checkpoint::open(&self.checkpoint)?;
+        eprintln!("{}", checkpoint.describe());
+        Ok(checkpoint)
+    }
+
+    pub(super) fn reading(&self) -> Reading {
+        let values = if self.allow_scaled {
+            ValuePolicy::Any
+        } else {
+            ValuePolicy::NonNegative
+        };
+        Reading {
+            open: OpenOptions {
+                matrix: self.matrix.clone(),
+                gene_id_column: self.gene_id_column.clone(),
+                values,
+                ..OpenOptions::default()
+            },
+            loader: LoaderConfig {
+                num_workers: self.dataloader_num_workers,
+                batch_cells: self.per_device_eval_batch_size,
+                ..LoaderConfig::default()
+            },
+            visible: self.visible_phenotypes.clone(),
+            min_gene_overlap: self.min_gene_overlap,
+            allow_scaled: self.allow_scaled,
+        }
+    }
+}
+
+impl OutputFlags {
+    /// The place of each file's results, checked before anything is computed.
+    pub(super) fn places(&self, files: &[PathBuf], formats: &[&str]) -> Result<Vec<Place>> {
+        if self.in_place {
+            return Ok(files.iter().map(|_| Place::TheFile).collect());
+        }
+        let output = self.output.as_deref().with_context(|| {
+            format!(
+                "no place for the results was given\nhint: --output FILE ({}), or --in-place",
+                formats.join(", ")
+            )
+        })?;
+        if let [_] = files
+            && !output.is_dir()
+        {
+            return Ok(vec![self.place(output, formats)?]);
+        }
+        ensure!(
+            output.is_dir(),
+            "{}: {} files are read, so this must be a folder that exists\nhint: mkdir it first",
+            output.display(),
+            files.len()
+        );
+        let mut places = Vec::new();
+        for file in files {
+            let name = file.file_name().unwrap_or_default();
+            let place = self.place(&output.join(name), formats)?;
+            ensure!(
+                !places.contains(&place),
+                "{}: two of the files have this name\nhint: run them one by one",
+                Path::new(name).display()
+            );
+            places.push(place);
+        }
+        Ok(places)
+    }
+
+    fn place(&self, path: &Path, formats: &[&str]) -> Result<Place> {
+        let extension = path
+            .extension()
+            .and_then(|e| e.to_str())
+            .unwrap_or_default();
+        let place = match extension {
+            known if !formats.contains(&known) => bail!(
+                "{}: the format is told by the name's end: expected one of {}\nhint: name a file \
+                 such as cells.{}",
+                path.display(),
+                formats.join(", "),
+                formats[0]
+            ),
+            "csv" => Place::Table(path.to_owned()),
+            "npy" => Place::Npy(path.to_owned()),
+            _ => Place::Copy(path.to_owned()),
+        };
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        ensure!(
+            folder.is_none_or(Path::is_dir),
+            "{}: its folder does not exist\nhint: mkdir it first, or correct the path",
+            path.display()
+        );
+        ensure!(
+            self.overwrite || !path.exists(),
+            "{}: exists already\nhint: --overwrite replaces it",
+            path.display()
+        );
+        Ok(place)
+    }
+
+    /// Adds to `file` itself, or to a copy of it.
+    pub(super) fn add(&self, file: &Path, place: &Place, additions: &Additions) -> Result<()> {
+        match place {
+            Place::Copy(path) => {
+                add_to_copy(file, path, additions, self.overwrite)?;
+                println!("{}", path.display());
+            }
+            _ => {
+                add_in_place(file, additions, self.overwrite)?;
+                println!("{}", file.display());
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,124 @@
+//! A checkpoint, opened for use rather than for training.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+
+use crate::model::{GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification};
+use crate::prepare::encoding;
+use crate::tokenize::TokenizeConfig;
+use crate::train::classes::Classes;
+use crate::vocab::Vocabulary;
+
+/// What a checkpoint holds.
+#[derive(Debug)]
+pub enum Model {
+    /// Of `mlm`: fills in masked tokens.
+    MaskedLM(GeneBertForMaskedLM),
+    /// Of `cls`: says the class of a cell.
+    Classifier(GeneBertForSequenceClassification, Classes),
+}
+
+/// A model with everything that cells need to become its input.
+#[derive(Debug)]
+pub struct Checkpoint {
+    /// The folder.
+    pub path: PathBuf,
+    /// Tokens and genes.
+    pub vocabulary: Arc<Vocabulary>,
+    /// How cells become tokens, as in training.
+    pub tokenize: TokenizeConfig,
+    /// The model's shape.
+    pub config: GeneBertConfig,
+    /// The model.
+    pub model: Model,
+}
+
+impl Checkpoint {
+    /// Opens a checkpoint folder, or the best (else the last) checkpoint of a run folder.
+    ///
+    /// # Errors
+    /// No checkpoint there, or one with a file missing or damaged.
+    pub fn open(path: &Path) -> Result<Self> {
+        let path = find(path)?;
+        let (vocabulary, tokenize) = encoding::load(&path)?;
+        let config = GeneBertConfig::from_file(&path.join("config.json"))?;
+        config.validate()?;
+        let expected = (vocabulary.vocab_size(), vocabulary.type_vocab_size());
+        if (config.vocab_size, config.type_vocab_size) != expected {
+            bail!(
+                "{}: config.json says {} tokens and {} token types, gene_bert.json has {} and {}\n\
+                 hint: the files of a checkpoint belong together; copy its folder whole",
+                path.display(),
+                config.vocab_size,
+                config.type_vocab_size,
+                expected.0,
+                expected.1
+            );
+        }
+        let model = load(&path, &config)?;
+        Ok(Self {
+            path,
+            vocabulary: Arc::new(vocabulary),
+            tokenize,
+            config,
+            model,
+        })
+    }
+
+    /// One line for the screen.
+    pub fn describe(&self) -> String {
+        let kind = match &self.model {
+            Model::MaskedLM(_) => "masked language model".to_owned(),
+            Model::Classifier(_, classes) => {
+                format!(
+                    "classifier of {} ({} classes)",
+                    classes.category,
+                    classes.len()
+                )
+            }
+        };
+        format!(
+            "Model: {kind}, {} blocks, hidden size {}, {} genes, from {}",
+            self.config.num_hidden_layers,
+            self.config.hidden_size,
+            self.vocabulary.genes().len(),
+            self.path.display()
+        )
+    }
+}
+
+fn find(path: &Path) -> Result<PathBuf> {
+    let has_weights = |folder: &Path| folder.join("model.safetensors").is_file();
+    if has_weights(path) {
+        return Ok(path.to_owned());
+    }
+    let best = path.join("checkpoint-best");
+    if has_weights(&best) {
+        return Ok(best);
+    }
+    let last = crate::train::checkpoint::list(path)?.pop();
+    last.map(|saved| saved.path).with_context(|| {
+        format!(
+            "{}: there is no checkpoint: expected a folder with model.safetensors, or a run folder \
+             with checkpoint-best or checkpoint-<step>\nhint: name the folder that `gene-bert mlm` \
+             or `cls` wrote (--output_dir)",
+            path.display()
+        )
+    })
+}
+
+fn load(path: &Path, config: &GeneBertConfig) -> Result<Model> {
+    let weights = path.join("model.safetensors");
+    let Some(classes) = Classes::load(path)? else {
+        let parameters = GeneBertForMaskedLM::init_parameters(config, 0)?;
+        parameters.load(&weights)?.require_complete()?;
+        let model = GeneBertForMaskedLM::new(config, &parameters)?;
+        return Ok(Model::MaskedLM(model));
+    };
+    let parameters = GeneBertForSequenceClassification::init_parameters(config, 0)?;
+    parameters.load(&weights)?.require_complete()?;
+    let model = GeneBertForSequenceClassification::new(config, &parameters)?;
+    Ok(Model::Classifier(model, classes))
+}

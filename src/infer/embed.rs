@@ -1,0 +1,185 @@
+//! Embeddings: the last hidden states of the encoder, one vector per cell or per gene.
+
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use candle_core::Tensor;
+
+use super::cells::Cells;
+use super::gather::{mean_of_cells, positions_of};
+use super::{Checkpoint, Model, Reading};
+use crate::cell::{GeneId, PackedBatch};
+use crate::h5ad::edit::ObsmArray;
+use crate::kernels::rows;
+use crate::loader::PlainCollator;
+
+/// Which vector stands for a cell.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum Pooling {
+    /// The state of `[CLS]`: what a classifier reads.
+    #[default]
+    Cls,
+    /// The mean over all tokens of the cell.
+    Mean,
+    /// The state where this phenotype stands: what its prediction is read from.
+    Phenotype(String),
+}
+
+impl FromStr for Pooling {
+    type Err = std::convert::Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        Ok(match text {
+            "cls" => Self::Cls,
+            "mean" => Self::Mean,
+            phenotype => Self::Phenotype(phenotype.to_owned()),
+        })
+    }
+}
+
+/// The embeddings of one file's cells, in the order of its rows.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CellEmbeddings {
+    /// Names of the cells.
+    pub cell_names: Vec<String>,
+    /// [cells, hidden size].
+    pub array: ObsmArray,
+}
+
+/// The embeddings of genes, in the order of the checkpoint's vocabulary.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GeneEmbeddings {
+    /// Ids of the genes.
+    pub gene_ids: Vec<String>,
+    /// In how many cells each gene was seen; 1 where the embedding does not come from cells.
+    pub num_cells: Vec<u64>,
+    /// [genes, hidden size].
+    pub array: ObsmArray,
+}
+
+/// The last hidden states [T, D] of a batch.
+fn states(model: &Model, batch: &PackedBatch) -> Result<Tensor> {
+    Ok(match model {
+        Model::MaskedLM(model) => model.last_hidden_state(batch)?,
+        Model::Classifier(model, _) => model.last_hidden_state(batch)?,
+    })
+}
+
+/// Embeds every cell of a file.
+///
+/// # Errors
+/// A file that cannot be read or does not fit the checkpoint, a phenotype that it was not trained
+/// with.
+pub fn cells(
+    checkpoint: &Checkpoint,
+    path: &Path,
+    reading: &Reading,
+    pooling: &Pooling,
+) -> Result<CellEmbeddings> {
+    let slot = match pooling {
+        Pooling::Phenotype(name) => Some(slot(checkpoint, name)?),
+        _ => None,
+    };
+    let cells = Cells::open(path, checkpoint, reading)?;
+    let width = checkpoint.config.hidden_size;
+    let mut values = Vec::with_capacity(cells.len() * width);
+    cells.for_each_batch(Arc::new(PlainCollator), |batch| {
+        let states = states(&checkpoint.model, batch)?; // [T, D]
+        let pooled = match (slot, pooling) {
+            (Some(slot), _) => rows::gather(&states, &positions_of(batch, slot))?,
+            (None, Pooling::Mean) => mean_of_cells(batch, &states)?,
+            (None, _) => rows::gather(&states, &batch.cu_seqlens[..batch.num_cells()])?,
+        };
+        values.extend(pooled.flatten_all()?.to_vec1::<f32>()?);
+        Ok(())
+    })?;
+    Ok(CellEmbeddings {
+        cell_names: cells.cell_names()?,
+        array: ObsmArray { width, values },
+    })
+}
+
+/// The token type of a phenotype that stands in every cell.
+fn slot(checkpoint: &Checkpoint, name: &str) -> Result<u32> {
+    let included = &checkpoint.tokenize.included_phenotypes;
+    match checkpoint.vocabulary.category_type(name) {
+        Some(token_type) if included.iter().any(|p| p == name) => Ok(token_type),
+        _ => bail!(
+            "--pooling {name}: the model was not trained with this phenotype\nhint: cls, mean, or \
+             one of: {}",
+            if included.is_empty() {
+                "(it has no phenotypes)".to_owned()
+            } else {
+                included.join(", ")
+            }
+        ),
+    }
+}
+
+/// The embedding of each gene's token type, without any cell.
+///
+/// # Errors
+/// The weights cannot be read.
+pub fn genes_without_context(checkpoint: &Checkpoint) -> Result<GeneEmbeddings> {
+    let table = match &checkpoint.model {
+        Model::MaskedLM(model) => model.token_type_embeddings(),
+        Model::Classifier(model, _) => model.token_type_embeddings(),
+    };
+    let genes = checkpoint.vocabulary.genes();
+    let first = checkpoint.vocabulary.gene_type(GeneId(0)) as usize;
+    let rows = table.narrow(0, first, genes.len())?;
+    Ok(GeneEmbeddings {
+        gene_ids: genes.ids().to_vec(),
+        num_cells: vec![1; genes.len()],
+        array: ObsmArray {
+            width: checkpoint.config.hidden_size,
+            values: rows.flatten_all()?.to_vec1()?,
+        },
+    })
+}
+
+/// The mean of each gene's last hidden state over the cells of `paths` in whose tokens it occurs;
+/// zeros for genes that occur in none.
+///
+/// # Errors
+/// As [`cells`].
+pub fn genes_in_context(
+    checkpoint: &Checkpoint,
+    paths: &[std::path::PathBuf],
+    reading: &Reading,
+) -> Result<GeneEmbeddings> {
+    let vocabulary = &checkpoint.vocabulary;
+    let (genes, width) = (vocabulary.genes(), checkpoint.config.hidden_size);
+    let mut sums = vec![0f64; genes.len() * width];
+    let mut num_cells = vec![0u64; genes.len()];
+    for path in paths {
+        let cells = Cells::open(path, checkpoint, reading)?;
+        cells.for_each_batch(Arc::new(PlainCollator), |batch| {
+            let states = states(&checkpoint.model, batch)?
+                .flatten_all()?
+                .to_vec1::<f32>()?;
+            for (&kind, state) in batch.token_type_ids.iter().zip(states.chunks_exact(width)) {
+                if let Some(GeneId(gene)) = vocabulary.type_gene(kind) {
+                    let gene = gene as usize;
+                    num_cells[gene] += 1;
+                    let sum = &mut sums[gene * width..(gene + 1) * width];
+                    sum.iter_mut()
+                        .zip(state)
+                        .for_each(|(sum, &x)| *sum += f64::from(x));
+                }
+            }
+            Ok(())
+        })?;
+    }
+    let means = sums.chunks_exact(width.max(1)).zip(&num_cells);
+    let values = means
+        .flat_map(|(sum, &n)| sum.iter().map(move |sum| (sum / n.max(1) as f64) as f32))
+        .collect();
+    Ok(GeneEmbeddings {
+        gene_ids: genes.ids().to_vec(),
+        num_cells,
+        array: ObsmArray { width, values },
+    })
+}

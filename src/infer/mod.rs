@@ -1,0 +1,21 @@
+//! What a trained model is used for: embeddings and predictions of the cells of h5ad files, put back
+//! beside them.
+//!
+//! A checkpoint is opened once ([`Checkpoint`]); its vocabulary, genes, bins and settings say how
+//! cells become tokens, so the files need nothing but the genes. Each file is read in the order of
+//! its rows, a batch at a time, whatever the number of reader threads. Phenotypes that the model
+//! was trained with stand in every cell as `[MASK]`, unless the user says that they are known and
+//! may be seen ([`Reading::visible`]).
+//!
+//! Kept in memory are the results of one file: 4 bytes per number of an embedding, some ten bytes
+//! per predicted value, per cell; never its matrix.
+
+mod cells;
+mod checkpoint;
+pub mod embed;
+mod gather;
+pub mod output;
+pub mod predict;
+
+pub use cells::Reading;
+pub use checkpoint::{Checkpoint, Model};
