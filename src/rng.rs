@@ -28,6 +28,8 @@ pub enum Stream {
     Split = 8,
     /// Which cells a balanced data set keeps; id = class.
     Balance = 9,
+    /// Keys of orders whose positions are computed one by one; id = 0, or index of the group + 1.
+    Permute = 10,
 }
 
 /// The generator of one stream.

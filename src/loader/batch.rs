@@ -1,10 +1,8 @@
 //! Which positions of an epoch a rank's batches hold, and how cells are packed into one.
 //!
 //! G = ranks × cells per batch. Global batch i is positions `start + i·G..start + (i+1)·G`; rank r
-//! takes its r-th part. What is left at the end of the epoch is one smaller global batch, split
-//! over the ranks as evenly as possible ([`Tail::Keep`]; where fewer cells than ranks are left,
-//! some ranks get a batch of no cells, so that all still make the same steps), or is left out
-//! ([`Tail::Drop`]).
+//! takes its r-th part. What is left at the end of the epoch does not fill a global batch;
+//! [`Remainder`] says what becomes of it. In any case every rank makes the same steps.
 
 use std::ops::Range;
 
@@ -14,15 +12,28 @@ use super::collator::CollatedCell;
 use super::error::LoaderError;
 use crate::cell::{Label, PackedBatch};
 
-/// What becomes of the cells at the end of an epoch that do not fill a global batch.
+/// What becomes of the cells at the end of an epoch that do not fill a batch of every rank.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Tail {
-    /// One last, smaller batch: every cell is seen in every epoch.
+pub enum Remainder {
+    /// Every cell is seen once: they are a last, smaller batch, split over the ranks as evenly as
+    /// possible; where fewer cells than ranks are left, some ranks get a batch of no cells.
     #[default]
-    Keep,
-    /// Left out of this epoch.
+    Pad,
+    /// They are left out of this epoch.
     Drop,
+    /// They are filled up with the first cells of the epoch, which are then seen twice.
+    Repeat,
+}
+
+impl Remainder {
+    /// Batches of `whole` that `size` cells make.
+    pub(super) fn parts(self, size: u64, whole: u64) -> u64 {
+        match self {
+            Self::Pad | Self::Repeat => size.div_ceil(whole),
+            Self::Drop => size / whole,
+        }
+    }
 }
 
 /// The batches of one rank in one epoch, or in what is left of it.
@@ -34,12 +45,14 @@ pub struct BatchPlan {
     pub end: u64,
     /// Cells per batch and rank.
     pub batch_cells: u64,
+    /// Positions that go to the same rank (those of one group), 1 where any rank may have any.
+    pub unit: u64,
     /// This process.
     pub rank: u64,
     /// Number of processes.
     pub world_size: u64,
     /// What becomes of the remainder.
-    pub tail: Tail,
+    pub remainder: Remainder,
 }
 
 impl BatchPlan {
@@ -49,28 +62,31 @@ impl BatchPlan {
 
     /// Number of batches, the same on every rank.
     pub fn num_batches(&self) -> u64 {
-        let cells = self.end.saturating_sub(self.start);
-        match self.tail {
-            Tail::Keep => cells.div_ceil(self.global()),
-            Tail::Drop => cells / self.global(),
-        }
+        let positions = self.end.saturating_sub(self.start);
+        self.remainder.parts(positions, self.global())
     }
 
-    /// The positions of batch `i` over all ranks; empty beyond the last.
+    /// The positions of batch `i` over all ranks, beyond the end of the epoch where they repeat;
+    /// empty beyond the last batch.
     pub fn positions(&self, i: u64) -> Range<u64> {
         if i >= self.num_batches() {
             return self.end..self.end;
         }
         let first = self.start + i * self.global();
-        first..first.saturating_add(self.global()).min(self.end)
+        let end = first.saturating_add(self.global());
+        match self.remainder {
+            Remainder::Repeat => first..end,
+            Remainder::Pad | Remainder::Drop => first..end.min(self.end),
+        }
     }
 
     /// The positions of batch `i` that this rank takes.
     pub fn local(&self, i: u64) -> Range<u64> {
         let Range { start, end } = self.positions(i);
+        let units = u128::from((end - start).div_ceil(self.unit));
         let share = |rank: u64| {
-            let wide = u128::from(end - start) * u128::from(rank) / u128::from(self.world_size);
-            start + wide as u64
+            let before = (units * u128::from(rank) / u128::from(self.world_size)) as u64;
+            (start + before * self.unit).min(end)
         };
         share(self.rank)..share(self.rank + 1)
     }
@@ -81,6 +97,14 @@ impl BatchPlan {
             && self
                 .local((position - self.start) / self.global())
                 .contains(&position)
+    }
+
+    /// One past the last position of the last batch.
+    pub fn last(&self) -> u64 {
+        match self.num_batches() {
+            0 => self.start,
+            n => self.positions(n - 1).end,
+        }
     }
 }
 
@@ -116,22 +140,48 @@ pub(super) fn pack(cells: &[CollatedCell]) -> Result<PackedBatch, LoaderError> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_tail_is_split_evenly_or_dropped() {
-        let plan = |rank, tail| BatchPlan {
+    fn plan(rank: u64, remainder: Remainder) -> BatchPlan {
+        BatchPlan {
             start: 0,
             end: 23,
             batch_cells: 3,
+            unit: 1,
             rank,
             world_size: 3,
-            tail,
+            remainder,
+        }
+    }
+
+    #[test]
+    fn the_remainder_is_split_evenly_dropped_or_filled_up() {
+        let last = |remainder| -> Vec<Range<u64>> {
+            (0..3).map(|rank| plan(rank, remainder).local(2)).collect()
         };
-        assert_eq!(plan(0, Tail::Drop).num_batches(), 2);
-        assert_eq!(plan(0, Tail::Keep).num_batches(), 3);
-        let last: Vec<_> = (0..3).map(|rank| plan(rank, Tail::Keep).local(2)).collect();
-        assert_eq!(last, [18..19, 19..21, 21..23]);
-        assert!(plan(0, Tail::Keep).local(3).is_empty());
-        assert!(!plan(2, Tail::Drop).owns(22) && plan(2, Tail::Keep).owns(22));
+        assert_eq!(plan(0, Remainder::Drop).num_batches(), 2);
+        assert_eq!(last(Remainder::Pad), [18..19, 19..21, 21..23]);
+        assert_eq!(last(Remainder::Repeat), [18..21, 21..24, 24..27]);
+        assert!(plan(0, Remainder::Pad).local(3).is_empty());
+        let owns = |remainder, position| plan(2, remainder).owns(position);
+        assert!(!owns(Remainder::Drop, 22) && owns(Remainder::Pad, 22));
+        assert!(!owns(Remainder::Repeat, 22) && owns(Remainder::Repeat, 26));
+        let last = |remainder| plan(0, remainder).last();
+        assert_eq!(
+            [Remainder::Pad, Remainder::Drop, Remainder::Repeat].map(last),
+            [23, 18, 27]
+        );
+    }
+
+    #[test]
+    fn units_stay_whole() {
+        let local = |rank| {
+            let plan = BatchPlan {
+                unit: 3,
+                end: 24,
+                ..plan(rank, Remainder::Pad)
+            };
+            plan.local(2)
+        };
+        assert_eq!([local(0), local(1), local(2)], [18..18, 18..21, 21..24]);
     }
 
     #[test]

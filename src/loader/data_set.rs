@@ -86,23 +86,28 @@ impl DataSet {
         &self.members
     }
 
-    /// Reads and tokenises `cells` (ascending) and hands each to `each`, with the genes that its
-    /// source measures; `None` for a cell that the tokenizer skips.
+    /// Reads and tokenises cells and hands each to `each`, with the genes that its source
+    /// measures; `None` for a cell that the tokenizer skips. `draws` are cells, ascending, each
+    /// with what stands for the epoch in its random streams; a cell that occurs several times is
+    /// read once.
     pub(super) fn visit(
         &self,
-        cells: &[u64],
+        draws: &[(u64, u64)],
         seed: u64,
-        epoch: u64,
         mut each: impl FnMut(u64, Option<TokenizedCell>, &[u32]),
     ) -> Result<(), LoaderError> {
-        let mut rest = cells;
-        while let Some((source, _)) = rest.first().and_then(|&cell| self.locate(cell)) {
+        let mut rest = draws;
+        while let Some((source, _)) = rest.first().and_then(|&(cell, _)| self.locate(cell)) {
             let own = self.cells_of(source);
-            let (here, after) = rest.split_at(rest.partition_point(|&cell| cell < own.end));
+            let (here, after) = rest.split_at(rest.partition_point(|&(cell, _)| cell < own.end));
             let member = &self.members[source];
-            let block = member.read(here.iter().map(|cell| cell - own.start), here.len())?;
+            let ranges = merge_rows(here.iter().map(|(cell, _)| cell - own.start));
+            let block = member.read(&ranges)?;
             let measured = member.bound.measured_genes();
-            for (i, &cell) in here.iter().enumerate() {
+            let (mut i, mut previous) = (0, None);
+            for &(cell, epoch) in here {
+                i += usize::from(previous.is_some_and(|previous| previous != cell));
+                previous = Some(cell);
                 let row = cell - own.start;
                 let stored = block.indptr().outer_inds_sz(i);
                 let (columns, values) = (&block.indices()[stored.clone()], &block.data()[stored]);
@@ -135,9 +140,10 @@ impl DataSet {
         let selected = selection.len(self.len());
         let num_cells = num_cells.min(selected);
         let place = |n: u64| (u128::from(n) * u128::from(selected) / u128::from(num_cells)) as u64;
-        let cells: Vec<u64> = (0..num_cells).map(|n| selection.cell(place(n))).collect();
+        let cell = |n| (selection.cell(place(n)), 0);
+        let cells: Vec<(u64, u64)> = (0..num_cells).map(cell).collect();
         for part in cells.chunks(COUNTED_TOGETHER) {
-            self.visit(part, 0, 0, |_, tokens, _| {
+            self.visit(part, 0, |_, tokens, _| {
                 for gene in tokens.iter().flat_map(|tokens| &tokens.expressed) {
                     if let Some(count) = counts.get_mut(*gene as usize) {
                         *count += 1.0;
@@ -150,22 +156,18 @@ impl DataSet {
 }
 
 impl Member {
-    fn read(
-        &self,
-        rows: impl Iterator<Item = u64>,
-        expected: usize,
-    ) -> Result<CsrBlock, LoaderError> {
-        let ranges = merge_rows(rows);
+    fn read(&self, ranges: &[Range<u64>]) -> Result<CsrBlock, LoaderError> {
         let path = || self.source.path().to_path_buf();
         let block = self
             .source
-            .read_ranges(&ranges)
+            .read_ranges(ranges)
             .map_err(|cause| LoaderError::Read {
                 path: path(),
                 first: ranges.first().map_or(0, |range| range.start),
                 end: ranges.last().map_or(0, |range| range.end),
                 cause,
             })?;
+        let expected = ranges.iter().map(|r| r.end - r.start).sum::<u64>() as usize;
         let got = block.rows();
         if got != expected {
             return Err(LoaderError::RowCount {
@@ -178,12 +180,13 @@ impl Member {
     }
 }
 
-/// Ascending rows as ranges of adjacent ones.
+/// Ascending rows, of which some may be equal, as ranges of adjacent ones.
 fn merge_rows(rows: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     for row in rows {
         match ranges.last_mut() {
             Some(last) if last.end == row => last.end += 1,
+            Some(last) if last.end == row + 1 => {}
             _ => ranges.push(row..row + 1),
         }
     }
@@ -197,7 +200,7 @@ mod tests {
     #[test]
     fn adjacent_rows_are_read_together() {
         assert_eq!(
-            merge_rows([2, 3, 4, 7, 9, 10].into_iter()),
+            merge_rows([2, 3, 3, 4, 7, 7, 7, 9, 10].into_iter()),
             [2..5, 7..8, 9..11]
         );
         assert!(merge_rows(std::iter::empty()).is_empty());

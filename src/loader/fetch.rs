@@ -19,6 +19,8 @@ use super::plan::EpochPlan;
 pub(super) struct Wanted {
     pub(super) cell: u64,
     pub(super) slot: u32,
+    /// What stands for the epoch in the cell's random streams.
+    pub(super) draw: u64,
 }
 
 /// What the tokenizer made of a cell (`None`: it was skipped), and its slot.
@@ -33,20 +35,30 @@ pub(super) struct Remaining {
 }
 
 impl Remaining {
-    /// The parts of fetch `n`, each ascending by cell, and the number of slots.
+    /// One past the last fetch.
+    pub(super) fn end(&self) -> u64 {
+        match self.batches.last() {
+            0 => 0,
+            last => self.plan.fetch_of(last - 1) + 1,
+        }
+    }
+
+    /// The parts of fetch `n`, each ascending by cell, and the number of slots. The slot of a
+    /// position without a cell stays empty.
     pub(super) fn parts(&self, n: u64) -> (usize, Vec<Vec<Wanted>>) {
         let fetch = self.plan.fetch(n);
-        let mut wanted: Vec<Wanted> = (fetch.first..)
+        let owned = (fetch.first..)
             .zip(fetch.cells)
-            .filter(|&(position, _)| self.batches.owns(position))
-            .zip(0..)
-            .map(|((_, cell), slot)| Wanted { cell, slot })
-            .collect();
+            .filter(|&(position, _)| self.batches.owns(position));
+        let (mut num_slots, mut wanted) = (0, Vec::new());
+        for (position, cell) in owned {
+            let (slot, draw) = (num_slots, self.plan.draw(position));
+            wanted.extend(cell.map(|cell| Wanted { cell, slot, draw }));
+            num_slots += 1;
+        }
         wanted.sort_unstable();
-        (
-            wanted.len(),
-            wanted.chunks(self.part_cells).map(<[_]>::to_vec).collect(),
-        )
+        let parts = wanted.chunks(self.part_cells).map(<[_]>::to_vec).collect();
+        (num_slots as usize, parts)
     }
 }
 
@@ -59,18 +71,18 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Reads, tokenises and collates `part`; a panic on the way becomes an error.
-    pub(super) fn read(&self, part: &[Wanted], epoch: u64) -> Result<Vec<Filled>, LoaderError> {
-        catch_unwind(AssertUnwindSafe(|| self.read_part(part, epoch)))
+    pub(super) fn read(&self, part: &[Wanted]) -> Result<Vec<Filled>, LoaderError> {
+        catch_unwind(AssertUnwindSafe(|| self.read_part(part)))
             .unwrap_or_else(|payload| Err(self.panicked(part, payload.as_ref())))
     }
 
-    fn read_part(&self, part: &[Wanted], epoch: u64) -> Result<Vec<Filled>, LoaderError> {
+    fn read_part(&self, part: &[Wanted]) -> Result<Vec<Filled>, LoaderError> {
         let mut filled = Vec::with_capacity(part.len());
-        let cells: Vec<u64> = part.iter().map(|wanted| wanted.cell).collect();
+        let draws: Vec<(u64, u64)> = part.iter().map(|w| (w.cell, w.draw)).collect();
         self.data_set
-            .visit(&cells, self.seed, epoch, |cell, tokens, measured| {
-                let slot = part[filled.len()].slot;
-                let collate = |tokens| self.collator.collate(tokens, measured, epoch, cell);
+            .visit(&draws, self.seed, |cell, tokens, measured| {
+                let Wanted { slot, draw, .. } = part[filled.len()];
+                let collate = |tokens| self.collator.collate(tokens, measured, draw, cell);
                 filled.push((slot, tokens.map(collate)));
             })?;
         Ok(filled)

@@ -8,15 +8,17 @@
 //! What holds, whatever the number of reader threads:
 //! * the order of an epoch is the same for any number of threads and ranks; global batch i is the
 //!   positions i·G..(i+1)·G of that order (G = ranks × batch), of which rank r takes the r-th part;
-//! * every rank makes the same number of steps, and each cell occurs once per epoch over all ranks;
+//! * every rank makes the same number of steps; each cell occurs once per epoch over all ranks,
+//!   unless [`Remainder`] or [`Shuffle`] says otherwise;
 //! * a [`LoaderState`] taken between two batches resumes exactly there.
 //!
 //! Left out on purpose: padding, reading ahead over the end of an epoch.
 //!
-//! To add a way to order cells: one arm in [`Shuffle`] and one in `plan.rs`.
+//! To add a way to order cells: a file, an arm in [`Shuffle`] and one in `plan.rs`.
 
 mod absent;
 mod batch;
+mod block;
 mod classes;
 mod collator;
 mod data_set;
@@ -24,10 +26,14 @@ mod error;
 mod fetch;
 #[cfg(test)]
 mod fixture;
+mod groups;
 mod masking;
 mod mlm;
 #[cfg(test)]
 mod mlm_tests;
+#[cfg(test)]
+mod order_tests;
+mod permutation;
 mod plan;
 mod pool;
 mod sampler;
@@ -36,15 +42,18 @@ mod stream;
 #[cfg(test)]
 mod tests;
 pub mod throughput;
+mod weights;
 
-pub use batch::{BatchPlan, Tail};
+pub use batch::{BatchPlan, Remainder};
 pub use classes::{ClassCollator, NO_CLASS};
 pub use collator::{CollatedCell, Collator, PlainCollator};
 pub use data_set::DataSet;
 pub use error::LoaderError;
+pub use groups::Groups;
 pub use masking::{AbsentGeneSampling, EvalMasking, MlmConfig};
 pub use mlm::MlmCollator;
 pub use plan::{EpochPlan, Fetch};
-pub use sampler::{Sampler, SamplerConfig, Selection, Shuffle};
+pub use sampler::{Basis, Sampler, SamplerConfig, Selection, Shuffle};
 pub use state::{LoaderState, SourceState};
 pub use stream::{Loader, LoaderConfig};
+pub use weights::Weights;

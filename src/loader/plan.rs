@@ -1,13 +1,16 @@
-//! The order of one epoch, as fetches: runs of positions that are read and mixed together.
+//! The order of one epoch, as fetches: runs of positions that are read together.
 //!
-//! Position = place in the epoch's order, 0..number of selected cells. With `Block` the selected
-//! cells are cut into blocks, the blocks permuted, and every `buffer / block` blocks in that order
-//! are one fetch whose cells are then mixed. Only the last block can be short, so the first
-//! position of any fetch is known without looking at the others.
+//! Position = place in the epoch's order, from 0. `block` says by itself which positions are one
+//! fetch; the other orders can name the cell at any position, and a fetch is a window of
+//! `buffer_cells` positions, whose cells are read in the order in which the files have them. Behind
+//! its last position an order begins again at its first: there is what fills up the last batch,
+//! where it is to be filled up.
 
-use rand::seq::SliceRandom;
-
-use super::sampler::{SamplerConfig, Selection, Shuffle};
+use super::block::BlockOrder;
+use super::groups::GroupOrder;
+use super::permutation::Permutation;
+use super::sampler::{Basis, SamplerConfig, Selection, Shuffle};
+use super::weights::WeightedOrder;
 use crate::rng::{self, Stream};
 
 /// Positions `first..first + cells.len()` of an epoch.
@@ -15,161 +18,143 @@ use crate::rng::{self, Stream};
 pub struct Fetch {
     /// Position of the first cell in the epoch's order.
     pub first: u64,
-    /// The cells of the data set, in order.
-    pub cells: Vec<u64>,
+    /// The cells of the data set, in order; `None` where a position holds no cell.
+    pub cells: Vec<Option<u64>>,
 }
 
 /// The order of one epoch.
 #[derive(Debug, Clone)]
 pub struct EpochPlan {
     selection: Selection,
-    num_cells: u64,
-    seed: u64,
+    num_positions: u64,
     epoch: u64,
+    /// Positions per fetch.
+    window: u64,
     order: Order,
 }
 
 #[derive(Debug, Clone)]
 enum Order {
-    Sequential { buffer: u64 },
+    Sequential,
     Block(BlockOrder),
-}
-
-#[derive(Debug, Clone)]
-struct BlockOrder {
-    /// Cells per block.
-    block: u64,
-    /// Blocks per fetch.
-    per_fetch: u64,
-    /// The blocks in the order of the epoch.
-    blocks: Vec<u64>,
-    /// Place of the short block in `blocks`, and the cells that it lacks.
-    short: (u64, u64),
+    Full(Permutation),
+    Weighted(WeightedOrder),
+    Grouped(GroupOrder),
 }
 
 impl EpochPlan {
     pub(super) fn new(
         config: &SamplerConfig,
-        selection: Selection,
-        num_cells: u64,
+        (selection, basis): (&Selection, &Basis),
+        num_positions: u64,
         epoch: u64,
     ) -> Self {
-        let (block, buffer) = (config.block_cells as u64, config.buffer_cells as u64);
-        let order = match config.shuffle {
-            Shuffle::Sequential => Order::Sequential { buffer },
-            Shuffle::Block => Order::Block(BlockOrder::new(
-                config.seed,
-                epoch,
-                num_cells,
-                block,
-                buffer,
-            )),
+        let (seed, len, window) = (config.seed, num_positions, config.buffer_cells as u64);
+        let order = match (config.shuffle, basis) {
+            (Shuffle::Sequential, _) => Order::Sequential,
+            (Shuffle::Full, _) => {
+                let mut rng = rng::stream(seed, Stream::Permute, epoch, 0);
+                Order::Full(Permutation::new(len, &mut rng))
+            }
+            (Shuffle::Weighted, Basis::Weights(weights)) => {
+                Order::Weighted(WeightedOrder::new(seed, epoch, weights.clone()))
+            }
+            (Shuffle::Grouped, Basis::Groups(groups)) => {
+                let (batch, remainder) = (config.group_cells as u64, config.remainder);
+                Order::Grouped(GroupOrder::new(
+                    seed,
+                    epoch,
+                    groups.clone(),
+                    batch,
+                    remainder,
+                ))
+            }
+            // The sampler lets no other pair through.
+            (Shuffle::Block | Shuffle::Weighted | Shuffle::Grouped, _) => {
+                let block = config.block_cells as u64;
+                Order::Block(BlockOrder::new(seed, epoch, len, block, window))
+            }
         };
         Self {
-            selection,
-            num_cells,
-            seed: config.seed,
+            selection: selection.clone(),
+            num_positions,
             epoch,
+            window,
             order,
         }
     }
 
-    /// The epoch that is planned.
-    pub fn epoch(&self) -> u64 {
-        self.epoch
+    /// Number of positions, over all ranks.
+    pub fn num_positions(&self) -> u64 {
+        self.num_positions
     }
 
-    /// Number of cells, over all ranks.
-    pub fn num_cells(&self) -> u64 {
-        self.num_cells
-    }
-
-    /// Number of fetches.
+    /// Number of fetches, those that begin again left out.
     pub fn num_fetches(&self) -> u64 {
         match &self.order {
-            Order::Sequential { buffer } => self.num_cells.div_ceil(*buffer),
-            Order::Block(order) => (order.blocks.len() as u64).div_ceil(order.per_fetch),
+            Order::Block(order) => order.num_fetches(),
+            _ => self.num_positions.div_ceil(self.window),
         }
     }
 
-    /// The fetch that holds `position` (the number of fetches where there is none).
+    /// The fetch that holds `position`.
     pub fn fetch_of(&self, position: u64) -> u64 {
-        if position >= self.num_cells {
-            return self.num_fetches();
-        }
-        match &self.order {
-            Order::Sequential { buffer } => position / buffer,
+        let Some(round) = position.checked_div(self.num_positions) else {
+            return 0;
+        };
+        let position = position % self.num_positions;
+        let fetch = match &self.order {
             Order::Block(order) => order.fetch_of(position),
-        }
+            _ => position / self.window,
+        };
+        round * self.num_fetches() + fetch
     }
 
-    /// The `n`-th fetch; no cells beyond the last.
+    /// The `n`-th fetch; no cells where the epoch has none at all.
     pub fn fetch(&self, n: u64) -> Fetch {
-        let (first, mut cells) = match &self.order {
-            Order::Sequential { buffer } => {
-                let first = n.saturating_mul(*buffer).min(self.num_cells);
-                (
-                    first,
-                    (first..first.saturating_add(*buffer).min(self.num_cells)).collect(),
-                )
-            }
-            Order::Block(order) => self.mixed(order, n),
+        let Some(round) = n.checked_div(self.num_fetches()) else {
+            let (first, cells) = (0, Vec::new());
+            return Fetch { first, cells };
         };
-        cells
-            .iter_mut()
-            .for_each(|cell| *cell = self.selection.cell(*cell));
+        let n = n % self.num_fetches();
+        let cell = |place| Some(self.selection.cell(place));
+        let (first, cells) = if let Order::Block(order) = &self.order {
+            let (first, places) = order.fetch(n);
+            (first, places.into_iter().map(cell).collect())
+        } else {
+            let first = n * self.window;
+            let end = first.saturating_add(self.window).min(self.num_positions);
+            let places = (first..end).map(|position| self.place(position));
+            (first, places.map(|place| place.and_then(cell)).collect())
+        };
+        let first = round * self.num_positions + first;
         Fetch { first, cells }
     }
 
-    fn mixed(&self, order: &BlockOrder, n: u64) -> (u64, Vec<u64>) {
-        let num_blocks = order.blocks.len() as u64;
-        let begin = n.saturating_mul(order.per_fetch).min(num_blocks);
-        let end = begin.saturating_add(order.per_fetch).min(num_blocks);
-        let mut cells = Vec::with_capacity(((end - begin) * order.block) as usize);
-        for &block in &order.blocks[begin as usize..end as usize] {
-            let first = block * order.block;
-            cells.extend(first..(first + order.block).min(self.num_cells));
-        }
-        cells.shuffle(&mut rng::stream(
-            self.seed,
-            Stream::Shuffle,
-            self.epoch,
-            n.wrapping_add(1),
-        ));
-        (order.first_position(begin), cells)
-    }
-}
-
-impl BlockOrder {
-    fn new(seed: u64, epoch: u64, num_cells: u64, block: u64, buffer: u64) -> Self {
-        let block = block.min(num_cells.max(1));
-        let num_blocks = num_cells.div_ceil(block);
-        let mut blocks: Vec<u64> = (0..num_blocks).collect();
-        blocks.shuffle(&mut rng::stream(seed, Stream::Shuffle, epoch, 0));
-        let place = blocks
-            .iter()
-            .position(|&b| b + 1 == num_blocks)
-            .unwrap_or(0);
-        let lacking = num_blocks * block - num_cells;
-        Self {
-            block,
-            per_fetch: (buffer / block).max(1),
-            blocks,
-            short: (place as u64, lacking),
+    /// The selected cell at `position`, in an order that can name each by itself.
+    fn place(&self, position: u64) -> Option<u64> {
+        match &self.order {
+            Order::Sequential | Order::Block(_) => Some(position),
+            Order::Full(order) => Some(order.at(position)),
+            Order::Weighted(order) => Some(order.place(position)),
+            Order::Grouped(order) => order.place(position),
         }
     }
 
-    /// Position of the first cell of the block at place `place` of the order.
-    fn first_position(&self, place: u64) -> u64 {
-        let (short, lacking) = self.short;
-        place * self.block - if place > short { lacking } else { 0 }
-    }
-
-    fn fetch_of(&self, position: u64) -> u64 {
-        let guess = position / (self.block * self.per_fetch);
-        let next = (guess + 1) * self.per_fetch;
-        let in_next = next < self.blocks.len() as u64 && self.first_position(next) <= position;
-        guess + u64::from(in_next)
+    /// What stands for the epoch in the random streams of the cell at `position`: the epoch itself,
+    /// but a number of its own where a cell can occur again in the same epoch, so that it does not
+    /// come with the same masks again.
+    pub fn draw(&self, position: u64) -> u64 {
+        let again = match &self.order {
+            Order::Weighted(_) => true,
+            Order::Grouped(order) => order.repeats(),
+            Order::Sequential | Order::Block(_) | Order::Full(_) => false,
+        };
+        if again || position >= self.num_positions {
+            (1 << 63) | (self.epoch << 40).wrapping_add(position)
+        } else {
+            self.epoch
+        }
     }
 }
 
@@ -192,18 +177,21 @@ mod tests {
     }
 
     fn order(plan: &EpochPlan) -> Vec<u64> {
+        let num_fetches = plan.num_fetches();
         let mut cells = Vec::new();
-        for n in 0..plan.num_fetches() {
+        for n in 0..2 * num_fetches {
             let fetch = plan.fetch(n);
             assert_eq!(fetch.first, cells.len() as u64);
             for position in fetch.first..fetch.first + fetch.cells.len() as u64 {
                 assert_eq!(plan.fetch_of(position), n);
             }
-            cells.extend(fetch.cells);
+            cells.extend(fetch.cells.into_iter().flatten());
         }
-        assert_eq!(plan.fetch_of(cells.len() as u64), plan.num_fetches());
-        assert!(plan.fetch(plan.num_fetches()).cells.is_empty());
-        assert!(plan.fetch(u64::MAX).cells.is_empty());
+        let again = cells.split_off(cells.len() / 2);
+        assert_eq!(again, cells);
+        if num_fetches == 0 {
+            assert!(plan.fetch(7).cells.is_empty());
+        }
         cells
     }
 
@@ -211,7 +199,7 @@ mod tests {
     fn every_cell_occurs_once() {
         for cells in [0, 1, 2, 7, 63, 64, 65, 200] {
             for (block, buffer) in [(1, 1), (1, 50), (3, 10), (7, 7), (64, 128), (999, 5)] {
-                for shuffle in [Shuffle::Sequential, Shuffle::Block] {
+                for shuffle in [Shuffle::Sequential, Shuffle::Block, Shuffle::Full] {
                     let config = SamplerConfig {
                         shuffle,
                         block_cells: block,
@@ -243,10 +231,24 @@ mod tests {
     }
 
     #[test]
+    fn a_full_order_does_not_depend_on_the_window() {
+        let cells = |buffer_cells| {
+            let config = SamplerConfig {
+                shuffle: Shuffle::Full,
+                buffer_cells,
+                ..Default::default()
+            };
+            order(&Sampler::new(config, Selection::All, 300).unwrap().epoch(4))
+        };
+        assert_eq!(cells(7), cells(1000));
+        assert_eq!(cells(7).len(), 300);
+    }
+
+    #[test]
     fn a_fetch_holds_whole_blocks_and_mixes_them() {
         let fetch = sampler(3, 8, 64, 800).fetch(0, 2);
         assert_eq!((fetch.first, fetch.cells.len()), (128, 64));
-        let mut blocks: Vec<u64> = fetch.cells.iter().map(|cell| cell / 8).collect();
+        let mut blocks: Vec<u64> = fetch.cells.iter().flatten().map(|cell| cell / 8).collect();
         assert!(blocks.windows(2).filter(|pair| pair[0] == pair[1]).count() < 20);
         blocks.sort_unstable();
         blocks.dedup();

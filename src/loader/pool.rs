@@ -28,7 +28,6 @@ pub(super) struct Limits {
 /// A part of a fetch, to be read.
 struct Job {
     generation: u64,
-    remaining: Arc<Remaining>,
     fetch: u64,
     part: usize,
     wanted: Vec<Wanted>,
@@ -185,7 +184,7 @@ impl Shared {
     }
 
     fn run(&self, job: Job) {
-        let result = self.reading.read(&job.wanted, job.remaining.plan.epoch());
+        let result = self.reading.read(&job.wanted);
         self.lock().finish(&job, result);
         self.done.notify_all();
         self.work.notify_all();
@@ -208,7 +207,7 @@ impl State {
     }
 
     fn is_exhausted(&self) -> bool {
-        let last = |remaining: &Arc<Remaining>| self.next_fetch >= remaining.plan.num_fetches();
+        let last = |remaining: &Arc<Remaining>| self.next_fetch >= remaining.end();
         self.pending.is_empty() && self.remaining.as_ref().is_none_or(last)
     }
 
@@ -236,7 +235,7 @@ impl State {
     fn begin_fetch(&mut self, limits: Limits) -> Option<()> {
         let remaining = Arc::clone(self.remaining.as_ref()?);
         let fetch = self.next_fetch;
-        if self.pending.len() >= limits.max_fetches || fetch >= remaining.plan.num_fetches() {
+        if self.pending.len() >= limits.max_fetches || fetch >= remaining.end() {
             return None;
         }
         let (num_slots, parts) = remaining.parts(fetch);
@@ -252,7 +251,6 @@ impl State {
         self.queue
             .extend(parts.into_iter().enumerate().map(|(part, wanted)| Job {
                 generation,
-                remaining: Arc::clone(&remaining),
                 fetch,
                 part,
                 wanted,

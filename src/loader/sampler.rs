@@ -1,16 +1,21 @@
 //! Which cells, in which order: a pure plan that never touches a file.
 //!
 //! The order of an epoch is a function of (seed, epoch, settings, selection) and of nothing else:
-//! not of threads, ranks or batch size. `Block` shuffles blocks of consecutive cells over all
-//! files and then mixes the cells inside a buffer of many blocks, so that files are read in runs.
-//! A block of one cell is a full permutation.
+//! not of threads or ranks, and, but for `Grouped`, not of the batch size. `Block` shuffles blocks
+//! of consecutive cells over all files and then mixes the cells inside a buffer of many blocks, so
+//! that files are read in runs. `Full` permutes single cells, and reads those of a window of
+//! positions in the order in which the files have them: the larger the window, the fewer times a
+//! chunk of a file is decoded. `Weighted` and `Grouped` go by a column of obs, see [`Basis`].
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::batch::Remainder;
 use super::error::LoaderError;
+use super::groups::Groups;
 use super::plan::{EpochPlan, Fetch};
+use super::weights::Weights;
 
 /// How the cells of an epoch are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,6 +26,24 @@ pub enum Shuffle {
     /// Random blocks of consecutive cells, mixed inside a buffer; another order in every epoch.
     #[default]
     Block,
+    /// Every order of all cells as likely as any other; another one in every epoch.
+    Full,
+    /// Cells drawn with replacement, as often as their weights say.
+    Weighted,
+    /// Batches of cells of one group, the batches of all groups in random order.
+    Grouped,
+}
+
+/// What an order goes by besides the seed, for every selected cell.
+#[derive(Debug, Clone, Default)]
+pub enum Basis {
+    /// Nothing.
+    #[default]
+    None,
+    /// How often each is drawn: for [`Shuffle::Weighted`].
+    Weights(Weights),
+    /// Which of them belong together: for [`Shuffle::Grouped`].
+    Groups(Groups),
 }
 
 /// Settings of a [`Sampler`].
@@ -33,8 +56,13 @@ pub struct SamplerConfig {
     pub shuffle: Shuffle,
     /// Consecutive cells per block, in cells (default 64).
     pub block_cells: usize,
-    /// Cells mixed with one another, in cells; rounded down to whole blocks (default 8192).
+    /// Cells mixed with one another, in whole blocks, or, in the orders that do without, read
+    /// together (default 8192).
     pub buffer_cells: usize,
+    /// Cells per batch of one group; those of the loader's batches (default 32).
+    pub group_cells: usize,
+    /// What becomes of the cells that fill no batch (default pad).
+    pub remainder: Remainder,
     /// This process, 0..world_size (default 0).
     pub rank: usize,
     /// Number of processes that share an epoch (default 1).
@@ -48,6 +76,8 @@ impl Default for SamplerConfig {
             shuffle: Shuffle::Block,
             block_cells: 64,
             buffer_cells: 8192,
+            group_cells: 32,
+            remainder: Remainder::Pad,
             rank: 0,
             world_size: 1,
         }
@@ -65,6 +95,9 @@ impl SamplerConfig {
         }
         if self.buffer_cells == 0 {
             return Err(LoaderError::setting("buffer_cells", "at least 1", 0));
+        }
+        if self.group_cells == 0 {
+            return Err(LoaderError::setting("group_cells", "at least 1", 0));
         }
         if self.world_size == 0 {
             return Err(LoaderError::setting("world_size", "at least 1", 0));
@@ -134,11 +167,13 @@ impl Selection {
 pub struct Sampler {
     config: SamplerConfig,
     selection: Selection,
+    basis: Basis,
     num_cells: u64,
 }
 
 impl Sampler {
-    /// A plan over `selection` of a data set of `num_cells` cells.
+    /// A plan over `selection` of a data set of `num_cells` cells, in an order that goes by
+    /// nothing but the seed.
     ///
     /// # Errors
     /// A setting that cannot work, or a selection that is not ascending or leaves the data set.
@@ -147,18 +182,69 @@ impl Sampler {
         selection: Selection,
         num_cells: u64,
     ) -> Result<Self, LoaderError> {
+        Self::by(Basis::None, config, selection, num_cells)
+    }
+
+    /// A plan whose order goes by `basis`.
+    ///
+    /// # Errors
+    /// As [`Sampler::new`]; a basis that is not what the order needs, or not of as many cells as
+    /// are selected.
+    pub fn by(
+        basis: Basis,
+        config: SamplerConfig,
+        selection: Selection,
+        num_cells: u64,
+    ) -> Result<Self, LoaderError> {
         config.validate()?;
         selection.validate(num_cells)?;
+        let (needs, len) = match (config.shuffle, &basis) {
+            (Shuffle::Weighted, Basis::Weights(weights)) => (None, Some(weights.len())),
+            (Shuffle::Grouped, Basis::Groups(groups)) => (None, Some(groups.len())),
+            (Shuffle::Weighted, _) => (Some("an order without weights"), None),
+            (Shuffle::Grouped, _) => (Some("an order without groups"), None),
+            (_, _) => (None, None),
+        };
+        if let Some(needs) = needs {
+            let got = format!("{:?}", config.shuffle).to_lowercase();
+            return Err(LoaderError::setting("shuffle", needs, got));
+        }
+        let selected = selection.len(num_cells);
+        if let Some(got) = len.filter(|&len| len != selected) {
+            let expected = format!("one entry for each of the {selected} selected cells");
+            return Err(LoaderError::setting("shuffle", expected, got));
+        }
         Ok(Self {
             config,
             selection,
+            basis,
             num_cells,
         })
     }
 
-    /// Cells per epoch, over all ranks.
+    /// Number of selected cells.
     pub fn len(&self) -> u64 {
         self.selection.len(self.num_cells)
+    }
+
+    /// Positions of an epoch, over all ranks: one for each cell, or for each place in the batches
+    /// of all groups.
+    pub fn num_positions(&self) -> u64 {
+        match &self.basis {
+            Basis::Groups(groups) if self.config.shuffle == Shuffle::Grouped => {
+                let unit = self.unit();
+                groups.num_batches(unit, self.config.remainder) * unit
+            }
+            _ => self.len(),
+        }
+    }
+
+    /// Positions in a row that belong to one batch of one rank.
+    pub(super) fn unit(&self) -> u64 {
+        match self.config.shuffle {
+            Shuffle::Grouped => self.config.group_cells as u64,
+            _ => 1,
+        }
     }
 
     /// Whether an epoch has no cell.
@@ -176,17 +262,23 @@ impl Sampler {
         &self.config
     }
 
+    /// What the order goes by.
+    pub(super) fn basis(&self) -> &Basis {
+        &self.basis
+    }
+
     /// The cells that take part.
     pub fn selection(&self) -> &Selection {
         &self.selection
     }
 
-    /// The order of one epoch; memory O(number of blocks).
+    /// The order of one epoch; memory O(number of blocks or groups).
     pub fn epoch(&self, epoch: u64) -> EpochPlan {
-        EpochPlan::new(&self.config, self.selection.clone(), self.len(), epoch)
+        let cells = (&self.selection, &self.basis);
+        EpochPlan::new(&self.config, cells, self.num_positions(), epoch)
     }
 
-    /// The `n`-th fetch of an epoch; no cells beyond the last.
+    /// The `n`-th fetch of an epoch.
     pub fn fetch(&self, epoch: u64, n: u64) -> Fetch {
         self.epoch(epoch).fetch(n)
     }

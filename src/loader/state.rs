@@ -1,14 +1,15 @@
 //! Where a loader stands, as a checkpoint keeps it, and what it stands on.
 //!
-//! The numbers of threads and ranks and the cells per batch are not part of it: they may change
-//! at a resume. Files are compared by name and length, not by folder, so that data may move.
+//! The numbers of threads and ranks are not part of it, and, but for batches of one group, neither
+//! are the cells per batch: they may change at a resume. Of block and buffer, those count that the
+//! order depends on. Files are compared by name and length, not by folder, so that data may move.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::data_set::DataSet;
 use super::error::LoaderError;
-use super::sampler::{Sampler, Selection, Shuffle};
+use super::sampler::{Basis, Sampler, Selection, Shuffle};
 
 /// One source of the data set.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +27,7 @@ pub struct SourceState {
 pub struct LoaderState {
     /// The epoch.
     pub epoch: u64,
-    /// Cells of the epoch that are behind, over all ranks.
+    /// Positions of the epoch that are behind, over all ranks.
     pub position: u64,
     /// Seed of the order.
     pub seed: u64,
@@ -42,6 +43,9 @@ pub struct LoaderState {
     pub selected_cells: u64,
     /// SHA-256 of the selected cells, or `all`.
     pub selection: String,
+    /// What else the order goes by: `nothing`, or weights or groups with their SHA-256.
+    #[serde(default = "nothing")]
+    pub basis: String,
 }
 
 impl LoaderState {
@@ -68,6 +72,7 @@ impl LoaderState {
             sources: sources.collect(),
             selected_cells: sampler.len(),
             selection: digest(sampler.selection()),
+            basis: describe(sampler),
         }
     }
 
@@ -91,17 +96,20 @@ impl LoaderState {
             format!("{:?}", self.shuffle),
             format!("{:?}", now.shuffle),
         )?;
-        differs("`block_cells`", self.block_cells, now.block_cells)?;
-        differs("`buffer_cells`", self.buffer_cells, now.buffer_cells)?;
-        if self.position > now.selected_cells {
-            let below = format!("an epoch of {}", now.selected_cells);
-            return differs(
-                "the position in the epoch",
-                self.position.to_string(),
-                below,
-            );
+        if now.shuffle == Shuffle::Block {
+            differs("`block_cells`", self.block_cells, now.block_cells)?;
+            differs("`buffer_cells`", self.buffer_cells, now.buffer_cells)?;
         }
-        Ok(())
+        differs("the order's column", &self.basis, &now.basis)
+    }
+
+    /// Whether the position lies within an epoch of `num_positions`.
+    pub(super) fn check_position(&self, num_positions: u64) -> Result<(), LoaderError> {
+        if self.position <= num_positions {
+            return Ok(());
+        }
+        let (what, saved) = ("the position in the epoch", self.position.to_string());
+        differs(what, saved, format!("an epoch of {num_positions}"))
     }
 }
 
@@ -127,8 +135,27 @@ fn digest(selection: &Selection) -> String {
     };
     let mut hash = Sha256::new();
     rows.iter().for_each(|row| hash.update(row.to_le_bytes()));
-    hash.finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(hash)
+}
+
+fn describe(sampler: &Sampler) -> String {
+    match sampler.basis() {
+        Basis::None => nothing(),
+        Basis::Weights(weights) => format!("weights {}", hex(weights.hash())),
+        Basis::Groups(groups) => {
+            let config = sampler.config();
+            let (cells, remainder) = (config.group_cells, config.remainder);
+            let groups = hex(groups.hash());
+            format!("batches of {cells}, {remainder:?}, of groups {groups}").to_lowercase()
+        }
+    }
+}
+
+fn nothing() -> String {
+    "nothing".to_owned()
+}
+
+fn hex(hash: Sha256) -> String {
+    let bytes = hash.finalize();
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

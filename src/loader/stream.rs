@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::batch::{BatchPlan, Tail, pack};
+use super::batch::{BatchPlan, pack};
 use super::collator::{CollatedCell, Collator};
 use super::data_set::DataSet;
 use super::error::LoaderError;
@@ -34,8 +34,6 @@ pub struct LoaderConfig {
     /// Tokens and labels read ahead, in bytes; the next fetch due is read in any case
     /// (default 1 GiB).
     pub read_ahead_bytes: usize,
-    /// What becomes of the cells that do not fill the last global batch (default keep).
-    pub tail: Tail,
 }
 
 impl Default for LoaderConfig {
@@ -45,7 +43,6 @@ impl Default for LoaderConfig {
             batch_cells: 32,
             read_ahead: 2,
             read_ahead_bytes: 1 << 30,
-            tail: Tail::Keep,
         }
     }
 }
@@ -101,6 +98,12 @@ impl Loader {
                 sampler.data_set_len(),
             ));
         }
+        let unit = sampler.unit();
+        if unit > 1 && unit != config.batch_cells as u64 {
+            let expected = format!("{unit}, as the sampler's `group_cells`");
+            let got = config.batch_cells;
+            return Err(LoaderError::setting("batch_cells", expected, got));
+        }
         let state = LoaderState::start(&data_set, &sampler);
         let reading = Reading {
             data_set,
@@ -144,7 +147,7 @@ impl Loader {
     /// The next batch; `None` at the end of the epoch, until [`Loader::set_epoch`] is called.
     ///
     /// A batch holds fewer cells than planned, or none at all, where the tokenizer was told to
-    /// skip cells of unknown phenotypes, and at the end of an epoch (see [`Tail`]).
+    /// skip cells of unknown phenotypes, and at the end of an epoch (see [`super::Remainder`]).
     ///
     /// # Errors
     /// A cell that cannot be read or made into tokens. The batches before it come first. Another
@@ -158,7 +161,8 @@ impl Loader {
             self.go_to(self.state.epoch, self.state.position);
             return batch.map(Some);
         }
-        self.state.position = self.batches.positions(self.next_batch).end;
+        let end = self.batches.positions(self.next_batch).end;
+        self.state.position = end.min(self.batches.end);
         self.next_batch += 1;
         batch.map(Some)
     }
@@ -220,6 +224,7 @@ impl Loader {
     /// The place belongs to other data, another selection or another plan; says which.
     pub fn resume(&mut self, state: &LoaderState) -> Result<(), LoaderError> {
         state.check(&self.state)?;
+        state.check_position(self.sampler.num_positions())?;
         self.go_to(state.epoch, state.position);
         Ok(())
     }
@@ -237,10 +242,11 @@ impl Loader {
 fn plan_batches(config: &LoaderConfig, sampler: &Sampler, start: u64) -> BatchPlan {
     BatchPlan {
         start,
-        end: sampler.len(),
+        end: sampler.num_positions(),
         batch_cells: config.batch_cells as u64,
+        unit: sampler.unit(),
         rank: sampler.config().rank as u64,
         world_size: sampler.config().world_size as u64,
-        tail: config.tail,
+        remainder: sampler.config().remainder,
     }
 }

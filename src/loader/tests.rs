@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use super::*;
 use crate::cell::{CellSource, CsrBlock, Labels, PackedBatch, SourceError};
 
-const NUM_GENES: u32 = 30;
+pub(super) const NUM_GENES: u32 = 30;
 
 /// Cells in memory; some rows may fail (once each time they are named) or panic.
 struct Cells {
@@ -91,7 +91,7 @@ fn data_set(sources: Vec<Cells>) -> Arc<DataSet> {
     Arc::new(DataSet::new(sources.into_iter().map(bind).collect()))
 }
 
-fn sizes(sizes: &[u64]) -> Arc<DataSet> {
+pub(super) fn sizes(sizes: &[u64]) -> Arc<DataSet> {
     let name = |n| format!("cells_{n}.h5ad");
     data_set(
         sizes
@@ -115,7 +115,7 @@ fn plan(data: &DataSet, rank: usize, world_size: usize) -> Sampler {
     Sampler::new(config, Selection::All, data.len()).unwrap()
 }
 
-fn masks() -> Arc<dyn Collator> {
+pub(super) fn masks() -> Arc<dyn Collator> {
     let config = MlmConfig {
         gene_mask_prob: 0.3,
         ..MlmConfig::default()
@@ -123,7 +123,12 @@ fn masks() -> Arc<dyn Collator> {
     Arc::new(MlmCollator::training(&fixture::vocabulary(NUM_GENES, 1), &config, 5, None).unwrap())
 }
 
-fn loader(data: &Arc<DataSet>, sampler: Sampler, workers: usize, batch_cells: usize) -> Loader {
+pub(super) fn loader(
+    data: &Arc<DataSet>,
+    sampler: Sampler,
+    workers: usize,
+    batch_cells: usize,
+) -> Loader {
     let config = LoaderConfig {
         num_workers: workers,
         batch_cells,
@@ -132,16 +137,16 @@ fn loader(data: &Arc<DataSet>, sampler: Sampler, workers: usize, batch_cells: us
     Loader::new(Arc::clone(data), sampler, masks(), config).unwrap()
 }
 
-fn rest(loader: &mut Loader) -> Vec<PackedBatch> {
+pub(super) fn rest(loader: &mut Loader) -> Vec<PackedBatch> {
     std::iter::from_fn(|| loader.next_batch().unwrap()).collect()
 }
 
-fn epoch(loader: &mut Loader, epoch: u64) -> Vec<PackedBatch> {
+pub(super) fn epoch(loader: &mut Loader, epoch: u64) -> Vec<PackedBatch> {
     loader.set_epoch(epoch);
     rest(loader)
 }
 
-fn ids(batches: &[PackedBatch]) -> Vec<u64> {
+pub(super) fn ids(batches: &[PackedBatch]) -> Vec<u64> {
     batches
         .iter()
         .flat_map(|batch| batch.cells.iter().copied())
@@ -197,25 +202,6 @@ fn every_cell_once_over_ranks_and_the_same_order_for_any_number_of_them() {
                 assert_eq!(seen, (0..data.len()).collect::<Vec<_>>());
             }
         }
-    }
-}
-
-#[test]
-fn the_tail_can_be_dropped() {
-    let data = sizes(&[11, 12]);
-    let config = LoaderConfig {
-        batch_cells: 5,
-        tail: Tail::Drop,
-        ..LoaderConfig::default()
-    };
-    for rank in 0..2 {
-        let sampler = plan(&data, rank, 2);
-        let mut loader = Loader::new(Arc::clone(&data), sampler, masks(), config.clone()).unwrap();
-        let batches = rest(&mut loader);
-        assert_eq!(
-            batches.iter().map(|b| b.cells.len()).collect::<Vec<_>>(),
-            [5, 5]
-        );
     }
 }
 
@@ -382,7 +368,6 @@ fn reading_ahead_is_bounded_by_fetches_and_by_bytes() {
             batch_cells: 2,
             read_ahead,
             read_ahead_bytes,
-            ..LoaderConfig::default()
         };
         let sampler = plan(&data, 0, 1);
         let mut loader = Loader::new(Arc::clone(&data), sampler, masks(), config).unwrap();
