@@ -9,7 +9,10 @@ use crate::file::read_json;
 use crate::h5ad::{OpenOptions, ValuePolicy};
 use crate::kernels::peak;
 use crate::kernels::products::Precision;
-use crate::loader::{LoaderConfig, MlmConfig, SamplerConfig, Shuffle};
+use crate::loader::{
+    DataSet, LoaderConfig, LoaderError, MlmConfig, OrderBy, Remainder, Sampler, SamplerConfig,
+    Selection, Shuffle,
+};
 use crate::model::GeneBertConfig;
 use crate::optim::{AdamWConfig, ScheduleConfig};
 use crate::tokenize::{Bins, TokenizeConfig};
@@ -112,14 +115,51 @@ impl RunConfig {
         }
     }
 
+    /// The obs column that the order of the training cells goes by, if any.
+    pub fn order_by(&self) -> Option<OrderBy> {
+        let balance = self.balance_by.clone().map(OrderBy::Balance);
+        let weight = self.weight_by.clone().map(OrderBy::Weight);
+        let group = self.group_by.clone().map(OrderBy::Group);
+        balance.or(weight).or(group)
+    }
+
     /// In which order one process trains on the cells.
     pub fn sampler_config(&self) -> SamplerConfig {
+        let by_default = match self.order_by() {
+            Some(OrderBy::Balance(_) | OrderBy::Weight(_)) => Shuffle::Weighted,
+            Some(OrderBy::Group(_)) => Shuffle::Grouped,
+            None => Shuffle::Block,
+        };
         SamplerConfig {
             seed: self.seed,
-            shuffle: self.shuffle,
+            shuffle: self.shuffle.unwrap_or(by_default),
             block_cells: self.block_cells,
             buffer_cells: self.buffer_cells,
+            group_cells: self.per_device_train_batch_size,
+            remainder: self.remainder,
             ..SamplerConfig::default()
+        }
+    }
+
+    /// The order of training over `cells` of `data`, and the number of them that it leaves out
+    /// because the obs column that it goes by says nothing of them.
+    ///
+    /// # Errors
+    /// A setting that cannot work; a column that does not exist or cannot be gone by.
+    pub fn sampler(&self, cells: Selection, data: &DataSet) -> Result<(Sampler, u64), LoaderError> {
+        match self.order_by() {
+            Some(by) => by.sampler(self.sampler_config(), cells, data),
+            None => Ok((Sampler::new(self.sampler_config(), cells, data.len())?, 0)),
+        }
+    }
+
+    /// A random order in which training cells are looked at before training: each once, whatever
+    /// the order of training.
+    pub fn looking_sampler_config(&self) -> SamplerConfig {
+        SamplerConfig {
+            shuffle: Shuffle::Block,
+            remainder: Remainder::Pad,
+            ..self.sampler_config()
         }
     }
 
@@ -127,6 +167,7 @@ impl RunConfig {
     pub fn eval_sampler_config(&self) -> SamplerConfig {
         SamplerConfig {
             shuffle: Shuffle::Sequential,
+            remainder: Remainder::Pad,
             ..self.sampler_config()
         }
     }

@@ -249,6 +249,7 @@ mod tests {
                 "gene-order" => " expression",
                 "compat" => " perturbgene",
                 "shuffle" => " sequential",
+                "remainder" => " repeat",
                 "class-weights" => " none",
                 "absent-gene-sampling" => " frequency",
                 "lr-scheduler-type" => " inverse_sqrt",

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::choices::{ClassWeights, Device, Dtype, FreezeEncoder, named};
 use crate::h5ad::MatrixKey;
-use crate::loader::{AbsentGeneSampling, Shuffle};
+use crate::loader::{AbsentGeneSampling, Remainder, Shuffle};
 use crate::optim::Schedule;
 use crate::tokenize::{Compat, GeneOrder, Transform, UnknownPhenotype};
 
@@ -98,14 +98,30 @@ settings! {
     /// Evaluate on at most this many cells, the same ones all through the run [default: all]
     #[arg(long, help_heading = DATA, value_name = "CELLS")]
     eval_max_cells (u64): Option<u64> = None;
-    /// Order of the training cells: block (random blocks of cells, mixed; another order in each
-    /// epoch) or sequential [default: block]
+    /// Order of the training cells: block (random blocks of cells, mixed), full (a random order of
+    /// all cells), sequential, weighted (drawn with replacement, see --balance_by and
+    /// --weight_by), grouped (see --group_by) [default: block, or what one of these three needs]
     #[arg(long, help_heading = DATA, value_name = "ORDER", value_parser = named::<Shuffle>)]
-    shuffle (Shuffle): Shuffle = Shuffle::Block;
-    /// Consecutive cells that are read together [default: 64]
+    shuffle (Shuffle): Option<Shuffle> = None;
+    /// Draw every value of this obs column equally often, with replacement; an epoch has as many
+    /// draws as there are training cells
+    #[arg(long, help_heading = DATA, value_name = "COLUMN")]
+    balance_by (String): Option<String> = None;
+    /// Draw each cell as often as this obs column says (numbers from 0 up), with replacement
+    #[arg(long, help_heading = DATA, value_name = "COLUMN")]
+    weight_by (String): Option<String> = None;
+    /// Batches of cells that share a value of this obs column, such as a donor or a time point
+    #[arg(long, help_heading = DATA, value_name = "COLUMN")]
+    group_by (String): Option<String> = None;
+    /// Training cells that do not fill a last batch of every process: pad (a smaller batch: every
+    /// cell once), drop, or repeat (fill up with cells already seen in the epoch) [default: pad]
+    #[arg(long, help_heading = DATA, value_name = "HOW", value_parser = named::<Remainder>)]
+    remainder (Remainder): Remainder = Remainder::Pad;
+    /// Consecutive cells that are read together, in the order block [default: 64]
     #[arg(long, help_heading = DATA, value_name = "CELLS")]
     block_cells (usize): usize = 64;
-    /// Cells that are mixed with one another [default: 8192]
+    /// Cells that are mixed with one another; in the orders full, weighted and grouped, cells that
+    /// are read together: more take more memory and fewer passes over the files [default: 8192]
     #[arg(long, help_heading = DATA, value_name = "CELLS")]
     buffer_cells (usize): usize = 8192;
     /// Expected cells per file; lengths are read from the files, and a different one is reported

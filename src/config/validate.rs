@@ -10,6 +10,7 @@ use super::choices::Device;
 use super::jobs::Job;
 use super::settings::RunConfig;
 use super::spelling::nearest;
+use crate::loader::{OrderBy, Shuffle};
 use crate::model::GeneBertConfig;
 
 /// One thing that is wrong.
@@ -179,6 +180,44 @@ impl RunConfig {
         checks.at_least_one("shard_size", self.shard_size);
         checks.at_least_one("block_cells", self.block_cells as u64);
         checks.at_least_one("buffer_cells", self.buffer_cells as u64);
+        self.check_order(checks);
+    }
+
+    fn check_order(&self, checks: &mut Checks) {
+        let key = "balance_by, weight_by, group_by";
+        let given = [&self.balance_by, &self.weight_by, &self.group_by];
+        if given.into_iter().flatten().count() > 1 {
+            checks.push(key, "more than one is set", "keep one of them");
+        }
+        let Some(shuffle) = self.shuffle else { return };
+        let needs = match shuffle {
+            Shuffle::Weighted => Some("balance_by or weight_by"),
+            Shuffle::Grouped => Some("group_by"),
+            Shuffle::Sequential | Shuffle::Block | Shuffle::Full => None,
+        };
+        let has = match self.order_by() {
+            Some(OrderBy::Balance(_) | OrderBy::Weight(_)) => Some("balance_by or weight_by"),
+            Some(OrderBy::Group(_)) => Some("group_by"),
+            None => None,
+        };
+        if needs == has {
+            return;
+        }
+        let what = format!("{shuffle:?}").to_lowercase();
+        let (what, remedy) = match needs {
+            Some(needs) => (
+                format!("is {what}"),
+                format!("name an obs column with {needs}"),
+            ),
+            None => (
+                format!(
+                    "is {what}, which does not go by {}",
+                    has.unwrap_or_default()
+                ),
+                "leave one of the two out".to_owned(),
+            ),
+        };
+        checks.push("shuffle", what, remedy);
     }
 
     fn check_bins(&self, checks: &mut Checks) {
@@ -488,6 +527,20 @@ mod tests {
         assert_eq!(problems(|c| c.adam_beta2 = 1.0), ["adam_beta2"]);
         assert_eq!(problems(|c| c.device = Device::Cuda(0)), ["device"]);
         assert_eq!(problems(|c| c.seed = u64::MAX), ["seed"]);
+        let donor = || Some("donor_id".to_owned());
+        let by = "balance_by, weight_by, group_by";
+        assert_eq!(
+            problems(|c| (c.balance_by, c.group_by) = (donor(), donor())),
+            [by]
+        );
+        for shuffle in [Shuffle::Weighted, Shuffle::Grouped] {
+            assert_eq!(problems(|c| c.shuffle = Some(shuffle)), ["shuffle"]);
+        }
+        let full_by_group = |c: &mut RunConfig| {
+            (c.group_by, c.shuffle) = (donor(), Some(Shuffle::Full));
+        };
+        assert_eq!(problems(full_by_group), ["shuffle"]);
+        assert!(problems(|c| c.group_by = donor()).is_empty());
         assert_eq!(problems(|c| c.eval_fraction = 1.0), ["eval_fraction"]);
         assert_eq!(
             problems(|c| (c.eval_fraction, c.eval_steps) = (0.0, Some(5))),

@@ -46,6 +46,37 @@ pub enum LoaderError {
         #[source]
         cause: SourceError,
     },
+    /// An obs column could not be read; the cause names file and column.
+    #[error("cannot read an obs column")]
+    Column {
+        /// The source.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// What the source said.
+        #[source]
+        cause: SourceError,
+    },
+    /// A column that is to say how often a cell is drawn, and says something else.
+    #[error(
+        "obs column `{column}`: expected weights, numbers from 0 up, found {value:?}\n\
+         hint: --balance_by {column} draws every value equally often, whatever it is"
+    )]
+    NoWeight {
+        /// The column.
+        column: String,
+        /// The value.
+        value: String,
+    },
+    /// A column in which no cell has a value to go by.
+    #[error(
+        "obs column `{column}`: no training cell has a value (as a weight: one above 0), so there \
+         is nothing to order cells by\nhint: name another column; `gene-bert info` lists them"
+    )]
+    NoValue {
+        /// The column.
+        column: String,
+    },
     /// A source handed back another number of rows than asked for.
     #[error("{}: asked for {expected} rows, got {got}", path.display())]
     RowCount {

@@ -6,6 +6,7 @@
 //! empty, or the batch is left out, or filled up with the group's first cells, as [`Remainder`]
 //! says.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ use super::batch::Remainder;
 use super::permutation::Permutation;
 use crate::rng::{self, Stream};
 
-/// The group of every selected cell.
+/// The group, or class, of every selected cell.
 #[derive(Debug, Clone)]
 pub struct Groups {
     /// The places of group 0, then those of group 1, and so on.
@@ -58,6 +59,17 @@ impl Groups {
     /// Cells of each group.
     fn sizes(&self) -> impl Iterator<Item = u64> {
         self.starts.windows(2).map(|pair| pair[1] - pair[0])
+    }
+
+    /// The places of each group that has any.
+    pub(super) fn members(&self) -> impl Iterator<Item = Range<u64>> {
+        let ranges = self.starts.windows(2).map(|pair| pair[0]..pair[1]);
+        ranges.filter(|range| !range.is_empty())
+    }
+
+    /// The place of entry `at` of [`Groups::members`].
+    pub(super) fn place(&self, at: u64) -> u64 {
+        self.places[at as usize]
     }
 
     /// Batches of `batch` cells over all groups.

@@ -69,6 +69,7 @@ pub fn measure(
     let num_workers = if num_threads > 1 { num_threads } else { 0 };
     let config = LoaderConfig {
         num_workers,
+        batch_cells: sampler.config().group_cells,
         ..LoaderConfig::default()
     };
     let mut loader = Loader::new(data_set, sampler.clone(), Arc::clone(collator), config)?;

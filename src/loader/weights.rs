@@ -1,26 +1,40 @@
 //! The order of `weighted`: cells drawn with replacement, each as often as its weight says.
 //!
-//! The weights of all selected cells lie end to end on a line. With N draws in an epoch the line is
-//! cut into N equal pieces, and each piece gives one draw, at a random point of it; the pieces come
-//! in random order. So a cell is drawn as often as its share of the N draws says, rounded up or
-//! down, rather than by the luck of independent draws: a class that is to have a fifth of the
-//! epoch has it in every epoch.
+//! The weights of all selected cells lie end to end on a line, those of a class side by side. With N
+//! draws in an epoch the line is cut into N equal pieces, and each piece gives one draw, at a random
+//! point of it; the pieces come in random order. So a cell, or a class, is drawn as often as its
+//! share of the N draws says, rounded up or down, rather than by the luck of independent draws.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use rand::Rng;
 use sha2::{Digest, Sha256};
 
+use super::groups::Groups;
 use super::permutation::{Permutation, mix};
 use crate::rng::{self, Stream};
 
 /// The weights of all selected cells.
 #[derive(Debug, Clone)]
 pub struct Weights {
-    /// Sum of the weights up to and with each cell.
-    sums: Arc<[f64]>,
-    /// The last cell of weight above 0.
-    last: u64,
+    num_cells: u64,
+    line: Line,
+}
+
+#[derive(Debug, Clone)]
+enum Line {
+    Each {
+        /// Sum of the weights up to and with each cell.
+        sums: Arc<[f64]>,
+        /// The last cell of weight above 0.
+        last: u64,
+    },
+    /// Pieces of equal length, one for each class.
+    Classes {
+        groups: Groups,
+        members: Arc<[Range<u64>]>,
+    },
 }
 
 impl Weights {
@@ -39,37 +53,57 @@ impl Weights {
             sums.push(sum);
         }
         let last = last.filter(|_| sum.is_finite())?;
+        let num_cells = sums.len() as u64;
         let sums = sums.into();
-        Some(Self { sums, last })
+        let line = Line::Each { sums, last };
+        Some(Self { num_cells, line })
     }
 
     /// Weights under which every class is drawn equally often, and within a class every cell.
     /// `classes` are those of the selected cells; a cell of no class is never drawn. `None` where
     /// no cell has a class.
     pub fn balanced(classes: &[Option<u32>]) -> Option<Self> {
-        let num_classes = classes
-            .iter()
-            .flatten()
-            .max()
-            .map_or(0, |&c| c as usize + 1);
-        let mut counts = vec![0u64; num_classes];
-        for class in classes.iter().flatten() {
-            counts[*class as usize] += 1;
-        }
-        let weight = |class: &Option<u32>| class.map_or(0.0, |c| 1.0 / counts[c as usize] as f64);
-        Self::new(classes.iter().map(weight))
+        let groups = Groups::new(classes);
+        let members: Arc<[Range<u64>]> = groups.members().collect();
+        let line = Line::Classes { groups, members };
+        let is_empty = matches!(&line, Line::Classes { members, .. } if members.is_empty());
+        let num_cells = classes.len() as u64;
+        (!is_empty).then_some(Self { num_cells, line })
     }
 
     /// Number of cells.
     pub(super) fn len(&self) -> u64 {
-        self.sums.len() as u64
+        self.num_cells
     }
 
     /// SHA-256 of the weights.
     pub(super) fn hash(&self) -> Sha256 {
-        let mut hash = Sha256::new();
-        self.sums.iter().for_each(|s| hash.update(s.to_le_bytes()));
-        hash
+        match &self.line {
+            Line::Each { sums, .. } => {
+                let mut hash = Sha256::new();
+                sums.iter().for_each(|sum| hash.update(sum.to_le_bytes()));
+                hash
+            }
+            Line::Classes { groups, .. } => groups.hash(),
+        }
+    }
+
+    /// The cell at `point` of the line, whose length is 1.
+    fn at(&self, point: f64) -> u64 {
+        match &self.line {
+            Line::Each { sums, last } => {
+                let point = point * sums.last().copied().unwrap_or(0.0);
+                let place = sums.partition_point(|sum| *sum <= point) as u64;
+                place.min(*last)
+            }
+            Line::Classes { groups, members } => {
+                let point = point * members.len() as f64;
+                let class = (point as usize).min(members.len() - 1);
+                let Range { start, end } = members[class];
+                let within = (point - class as f64) * (end - start) as f64;
+                groups.place((start + within as u64).min(end - 1))
+            }
+        }
     }
 }
 
@@ -96,13 +130,10 @@ impl WeightedOrder {
 
     /// The place drawn at `position`.
     pub(super) fn place(&self, position: u64) -> u64 {
-        let sums = &self.weights.sums;
         let piece = self.pieces.at(position) as f64;
         let within = (mix(position ^ self.key) >> 11) as f64 / (1u64 << 53) as f64;
-        let total = sums.last().copied().unwrap_or(0.0);
-        let point = (piece + within) / sums.len() as f64 * total;
-        let place = sums.partition_point(|sum| *sum <= point) as u64;
-        place.min(self.weights.last)
+        self.weights
+            .at((piece + within) / self.weights.len() as f64)
     }
 }
 
@@ -149,7 +180,8 @@ mod tests {
             50..60 => None,
             _ => Some(1),
         };
-        let classes: Vec<_> = (0..900).map(class).collect();
+        // Mixed with one another.
+        let classes: Vec<_> = (0..900).map(|i| class(i * 7 % 900)).collect();
         let weights = Weights::balanced(&classes).unwrap();
         for epoch in 0..5 {
             let mut shares = [0; 4];

@@ -229,11 +229,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
     } else {
         labelled
     };
-    let sampler = Sampler::new(
-        config.sampler_config(),
-        labelled.cells.clone(),
-        data.train.len(),
-    )?;
+    let sampler = data.sampler(config, &labelled.cells)?;
     let loader = Loader::new(
         Arc::clone(&data.train),
         sampler,

@@ -15,9 +15,7 @@ use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::expand_paths;
 use crate::h5ad::H5ad;
-use crate::loader::{
-    AbsentGeneSampling, DataSet, Loader, PlainCollator, Sampler, SamplerConfig, Selection, Shuffle,
-};
+use crate::loader::{AbsentGeneSampling, DataSet, Loader, PlainCollator, Sampler, Selection};
 use crate::rng::{self, Stream};
 use crate::tokenize::Tokenizer;
 
@@ -179,6 +177,31 @@ impl Data {
         Ok(lengths)
     }
 
+    /// The order of training over `cells` of the training files.
+    ///
+    /// # Errors
+    /// A setting that cannot work, a column that does not exist or cannot be gone by.
+    pub fn sampler(&self, config: &RunConfig, cells: &Selection) -> Result<Sampler> {
+        let (sampler, left_out) = config.sampler(cells.clone(), &self.train)?;
+        if left_out > 0 {
+            eprintln!(
+                "note: {left_out} of {} training cells have no value (or weight 0) in the column \
+                 that the order goes by, and are left out",
+                sampler.len()
+            );
+        }
+        Ok(sampler)
+    }
+
+    /// An order in which training cells are looked at before training, each once.
+    ///
+    /// # Errors
+    /// A setting that cannot work.
+    pub fn looking_sampler(&self, config: &RunConfig) -> Result<Sampler> {
+        let (order, cells) = (config.looking_sampler_config(), self.train_cells.clone());
+        Ok(Sampler::new(order, cells, self.train.len())?)
+    }
+
     /// How often each gene is expressed, counted on the first training cells; `None` where
     /// absent genes are drawn uniformly.
     ///
@@ -188,11 +211,7 @@ impl Data {
         if config.absent_gene_sampling == AbsentGeneSampling::Uniform {
             return Ok(None);
         }
-        let order = SamplerConfig {
-            shuffle: Shuffle::Block,
-            ..config.sampler_config()
-        };
-        let sampler = Sampler::new(order, self.train_cells.clone(), self.train.len())?;
+        let sampler = self.looking_sampler(config)?;
         let data = Arc::clone(&self.train);
         let settings = config.eval_loader_config();
         let mut loader = Loader::new(data, sampler, Arc::new(PlainCollator), settings)?;

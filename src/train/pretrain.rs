@@ -16,7 +16,7 @@ use super::task::Task;
 use super::trainer::Outcome;
 use crate::cell::PackedBatch;
 use crate::config::{Job, RunConfig};
-use crate::loader::{Loader, MlmCollator, Sampler};
+use crate::loader::{Loader, MlmCollator};
 use crate::model::{DropoutKey, GeneBertForMaskedLM, Gradients, LossConfig, LossSum};
 
 /// Masked tokens are predicted.
@@ -84,16 +84,12 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
     let config = &memory::settle(config, resume.is_some(), &data, &footprint)?;
     let seed = config.seed;
     let gene_weights = data.gene_weights(config, &start)?;
-    let sampler = Sampler::new(
-        config.sampler_config(),
-        data.train_cells.clone(),
-        data.train.len(),
-    )?;
+    let sampler = data.sampler(config, &data.train_cells)?;
     let collator =
         MlmCollator::training(&start.vocabulary, &masking, seed, gene_weights.as_deref())?;
     let loader = Loader::new(
         Arc::clone(&data.train),
-        sampler.clone(),
+        sampler,
         Arc::new(collator),
         config.loader_config(),
     )?;
@@ -107,7 +103,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
             phenotypes: config.included_phenotypes.clone(),
             baselines: Baselines::count(
                 &data.train,
-                &sampler,
+                &data.looking_sampler(config)?,
                 &start.vocabulary,
                 (&masking, gene_weights.as_deref(), seed),
                 &eval_loader,

@@ -15,6 +15,7 @@ mod loading;
 mod long_line;
 mod memory;
 mod model;
+mod orders;
 mod pretrain;
 mod quickstart;
 mod shared;

@@ -9,7 +9,7 @@ use crate::config::{RunConfig, RunFlags};
 use crate::file::expand_paths;
 use crate::h5ad::H5ad;
 use crate::loader::throughput::{Throughput, measure};
-use crate::loader::{Collator, DataSet, MlmCollator, PlainCollator, Sampler, Selection};
+use crate::loader::{Collator, DataSet, MlmCollator, PlainCollator, Selection};
 use crate::tokenize::{BoundSource, Tokenizer};
 use crate::vocab::{GeneVocab, PhenotypeVocab, Repeats, Vocabulary, canonical_gene_id};
 
@@ -44,8 +44,7 @@ pub(super) type Sources = Vec<(Arc<dyn CellSource>, Arc<BoundSource>)>;
 pub(super) fn run(args: &ReadArgs) -> anyhow::Result<()> {
     let config = args.run.resolve()?;
     let (sources, vocabulary) = open(&args.files, args.copies, &config)?;
-    let num_cells = sources.iter().map(|(source, _)| source.num_cells()).sum();
-    let sampler = Sampler::new(config.sampler_config(), Selection::All, num_cells)?;
+    let (sampler, _) = config.sampler(Selection::All, &DataSet::new(sources.clone()))?;
     let collator: Arc<dyn Collator> = if args.masks {
         masking(&sources, &vocabulary, &config)?
     } else {

@@ -12,7 +12,7 @@ use crate::cell::PackedBatch;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{StagedDir, write_atomic};
 use crate::kernels::peak;
-use crate::loader::{DataSet, Loader, LoaderConfig, Sampler, Selection};
+use crate::loader::{DataSet, Loader, Selection};
 use crate::model::{GeneBertConfig, GeneBertForMaskedLM, Parameters};
 use crate::train::throughput::{MadeUp, TrainThroughput, measure};
 
@@ -121,14 +121,13 @@ fn workload(
     }
     let (sources, vocabulary) = open(&args.files, 1, config)?;
     let collator = masking(&sources, &vocabulary, config)?;
-    let num_cells = sources.iter().map(|(source, _)| source.num_cells()).sum();
-    let sampler = Sampler::new(config.sampler_config(), Selection::All, num_cells)?;
-    let plan = LoaderConfig {
-        num_workers: config.dataloader_num_workers,
-        batch_cells: args.batch,
-        ..LoaderConfig::default()
+    let run = RunConfig {
+        per_device_train_batch_size: args.batch,
+        ..config.clone()
     };
-    let mut loader = Loader::new(Arc::new(DataSet::new(sources)), sampler, collator, plan)?;
+    let data = Arc::new(DataSet::new(sources));
+    let (sampler, _) = run.sampler(Selection::All, &data)?;
+    let mut loader = Loader::new(data, sampler, collator, run.loader_config())?;
     let mut batches = Vec::new();
     while batches.len() < BATCHES as usize {
         match loader.next_batch()? {
