@@ -9,7 +9,7 @@
 //! | head | N · (5 D + V) |
 //! | in use at a time, backward | T · max(2 D + F, 7 D) |
 //! | evaluation, nothing kept | T · (3 D + 2 F + H) |
-//! | writing a checkpoint | the moments once more as bytes and once as a file: 4 P |
+//! | writing a checkpoint | the moments once more as a file, and one tensor of them: 2 P + (V + G) · D |
 //!
 //! A step's peak is at the end of the forward pass or at the first block of the backward pass; with
 //! accumulation all gradients are there as well. The allocator's gaps add [`GAPS`].
@@ -65,8 +65,13 @@ impl GeneBertConfig {
             weights: with_gaps(3 * num_weights),
             step: with_gaps(self.step_floats(num_weights, train)),
             evaluation: with_gaps(eval.map_or(0, |size| self.evaluation_floats(size))),
-            saving: with_gaps(4 * num_weights),
+            saving: with_gaps(2 * num_weights + self.table_weights()),
         }
+    }
+
+    /// Weights of the tables of tokens and types.
+    fn table_weights(&self) -> u64 {
+        (self.vocab_size + self.type_vocab_size) as u64 * self.hidden_size as u64
     }
 
     fn step_floats(&self, num_weights: u64, size: BatchSize) -> u64 {
@@ -76,9 +81,8 @@ impl GeneBertConfig {
             self.num_hidden_layers as u64,
         );
         let tables = [self.vocab_size as u64, self.type_vocab_size as u64];
-        let in_tables = tables.iter().sum::<u64>() * width;
         let rows: u64 = tables.iter().map(|rows| size.tokens.min(*rows)).sum();
-        let gradients = num_weights.saturating_sub(in_tables) + rows * width;
+        let gradients = num_weights.saturating_sub(self.table_weights()) + rows * width;
         let of_block = 8 * width + 2 * inner + heads + 2;
         let kept = size.tokens * (2 * width + blocks * of_block);
         let head = size.labels * (5 * width + self.vocab_size as u64);

@@ -1,5 +1,6 @@
 //! The ordered list of named weights, and safetensors files of them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
@@ -8,7 +9,7 @@ use candle_core::{DType, Device, Tensor, Var, bail};
 use rand::Rng;
 use rand_distr::StandardNormal;
 use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, View};
 
 use super::ParameterError;
 use crate::buffers;
@@ -259,6 +260,35 @@ pub fn read_tensors(path: &Path) -> Result<TensorsAndMetadata, ParameterError> {
     Ok((tensors, metadata))
 }
 
+/// A tensor on its way into a file: turned into bytes only when its turn comes, so that no more than
+/// one is held twice.
+struct FloatView<'a> {
+    shape: &'a [usize],
+    values: &'a [f32],
+}
+
+impl View for FloatView<'_> {
+    fn dtype(&self) -> Dtype {
+        Dtype::F32
+    }
+
+    fn shape(&self) -> &[usize] {
+        self.shape
+    }
+
+    fn data(&self) -> Cow<'_, [u8]> {
+        let mut bytes = Vec::with_capacity(self.data_len());
+        for value in self.values {
+            bytes.extend_from_slice(&value.to_le_bytes());
+        }
+        bytes.into()
+    }
+
+    fn data_len(&self) -> usize {
+        size_of_val(self.values)
+    }
+}
+
 /// Writes f32 tensors and a few words of metadata as a safetensors file, whole or not at all.
 ///
 /// # Errors
@@ -269,19 +299,14 @@ pub fn write_tensors(
     metadata: &[(&str, &str)],
 ) -> Result<(), ParameterError> {
     let format_error = |e: safetensors::SafeTensorError| candle_core::Error::Msg(e.to_string());
-    let mut bytes = Vec::with_capacity(tensors.len());
-    for (name, tensor) in tensors {
-        let values = buffers::read::<f32>(tensor)?;
-        let mut raw = Vec::with_capacity(4 * values.len());
-        for value in values.iter() {
-            raw.extend_from_slice(&value.to_le_bytes());
-        }
-        bytes.push((name.as_str(), tensor.dims().to_vec(), raw));
-    }
-    let views = bytes.iter().map(|(name, shape, raw)| {
-        TensorView::new(Dtype::F32, shape.clone(), raw).map(|view| (*name, view))
+    let values = tensors
+        .iter()
+        .map(|(_, tensor)| buffers::read::<f32>(tensor));
+    let values = values.collect::<candle_core::Result<Vec<_>>>()?;
+    let views = tensors.iter().zip(&values).map(|((name, tensor), values)| {
+        let shape = tensor.dims();
+        (name.as_str(), FloatView { shape, values })
     });
-    let views = views.collect::<Result<Vec<_>, _>>().map_err(format_error)?;
     let words = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string()));
     let archive = safetensors::serialize(views, Some(words.collect())).map_err(format_error)?;
     Ok(file::write_atomic(path, &archive)?)

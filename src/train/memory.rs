@@ -168,8 +168,10 @@ impl Footprint<'_> {
                 accumulates: config.gradient_accumulation_steps > 1,
             }
         };
-        let evaluates = data.eval.is_some();
-        let eval = evaluates.then(|| size(config.per_device_eval_batch_size));
+        let eval = data.eval.as_ref().map(|(eval, cells)| {
+            let most = usize::try_from(cells.len(eval.len())).unwrap_or(usize::MAX);
+            size(config.per_device_eval_batch_size.min(most))
+        });
         Needs {
             model: self
                 .model
