@@ -1,17 +1,18 @@
 //! Read and write whose errors name the path; atomic files and folders; path patterns.
 //!
 //! Owns the promise that nothing half-written ever stands under its final name: [`write_atomic`]
-//! for a file, [`StagedFile`] for a large one, [`StagedDir`] for a folder (a checkpoint). All write
-//! a hidden sibling, flush it to
-//! the disk and rename it; what a killed process left behind is cleared by [`recover`].
+//! for a file, [`StagedFile`] for one too large to hold in memory, [`StagedDir`] for a folder (a
+//! checkpoint). All write a hidden sibling, flush it to the disk and rename it; what a killed
+//! process left behind is cleared by [`recover`].
 //! [`expand_paths`] turns the patterns of a command line (`x_{0..43}.h5ad`, `{a,b}`, globs) into
-//! files. Knows no format but JSON and text.
+//! files. Knows no format but JSON, tables and text.
 //!
 //! Errors: the text of every [`FileError`] names the path; where the remedy is known, a last line
 //! `hint: …` says it (`main` prints hints after the chain of causes).
 
 mod atomic;
 mod patterns;
+mod table;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -20,6 +21,7 @@ use serde::de::DeserializeOwned;
 
 pub use atomic::{StagedDir, StagedFile, recover, write_atomic, write_synced};
 pub use patterns::expand_paths;
+pub use table::{TableWriter, read_table};
 
 /// What can go wrong with a path.
 #[derive(Debug, thiserror::Error)]

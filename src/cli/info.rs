@@ -1,11 +1,9 @@
 //! `gene-bert info`: what is in these files, and what is odd about them?
 
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
-use indicatif::{ProgressBar, ProgressStyle};
-
+use super::progress::Bar;
 use crate::file::expand_paths;
 use crate::h5ad::{Report, inspect_with};
 
@@ -19,9 +17,6 @@ pub struct InfoArgs {
     #[arg(long)]
     json: bool,
 }
-
-/// How long a scan may take before it shows its progress.
-const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Prints a report of each file.
 ///
@@ -44,27 +39,9 @@ pub fn run(args: InfoArgs) -> anyhow::Result<()> {
 
 /// Inspects a file, with a bar on the terminal once it takes long.
 fn inspect(path: &Path) -> anyhow::Result<Report> {
-    let start = Instant::now();
-    let mut bar: Option<ProgressBar> = None;
-    let visible = std::io::stderr().is_terminal();
-    let report = inspect_with(path, &mut |matrix, share| {
-        if visible && start.elapsed() > PATIENCE {
-            let bar = bar.get_or_insert_with(new_bar);
-            bar.set_message(format!("{} {matrix}", path.display()));
-            bar.set_position((share * 100.0) as u64);
-        }
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    Ok(report?)
-}
-
-fn new_bar() -> ProgressBar {
-    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} %");
-    let bar = ProgressBar::new(100);
-    match style {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
+    let mut bar = Bar::new(path.display().to_string());
+    Ok(inspect_with(path, &mut |matrix, share| {
+        bar.set_message(format!("{} {matrix}", path.display()));
+        bar.show(share);
+    })?)
 }

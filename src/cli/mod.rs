@@ -10,9 +10,12 @@ mod check;
 mod cls;
 mod embed;
 pub mod failure;
+mod files;
+mod genes;
 mod info;
 mod mlm;
 mod predict;
+mod progress;
 mod quickstart;
 mod reading;
 mod shown;
@@ -49,6 +52,8 @@ pub enum Command {
     Cls(Box<cls::ClsArgs>),
     /// Embed cells or genes with a trained model
     Embed(embed::EmbedArgs),
+    /// Rank genes
+    Genes(genes::GenesArgs),
     /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
     Info(info::InfoArgs),
     /// Pretrain by masking genes and phenotypes
@@ -71,6 +76,7 @@ impl Command {
             Self::Check(args) => check::run(*args),
             Self::Cls(args) => cls::run(*args, Job::Cls),
             Self::Embed(args) => embed::run(args),
+            Self::Genes(args) => genes::run(args),
             Self::Info(args) => info::run(args),
             Self::Mlm(args) => mlm::run(*args),
             Self::Predict(args) => predict::run(args),

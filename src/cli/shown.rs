@@ -2,7 +2,7 @@
 //! line of a run can be used as it is, but most would only be in the way.
 
 /// Settings that concern the tokens of a cell.
-const TOKENS: [&str; 19] = [
+const TOKENS: [&str; 20] = [
     "config",
     "layer",
     "matrix",
@@ -18,6 +18,7 @@ const TOKENS: [&str; 19] = [
     "included_phenotypes",
     "unknown_phenotype",
     "max_length",
+    "gene_ranking",
     "num_top_genes",
     "gene_order",
     "compat",
@@ -32,7 +33,7 @@ pub(super) fn tokens_only(arg: clap::Arg) -> clap::Arg {
 }
 
 /// Settings that concern a vocabulary.
-const VOCABULARY: [&str; 8] = [
+const VOCABULARY: [&str; 9] = [
     "config",
     "layer",
     "matrix",
@@ -40,6 +41,7 @@ const VOCABULARY: [&str; 8] = [
     "bin_edges",
     "bin_edges_path",
     "quantile_bins",
+    "gene_ranking",
     "compat",
 ];
 /// Settings that a vocabulary does not come from, though their names sound like it.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
+use super::files::genes_from;
 use super::shown;
 use crate::config::RunFlags;
 use crate::prepare::vocabulary::{Request, build};
@@ -57,14 +58,6 @@ struct BuildArgs {
     overwrite: bool,
     #[command(flatten)]
     run: RunFlags,
-}
-
-#[allow(clippy::needless_pass_by_value)] // The shape that clap's `map` takes.
-fn genes_from(name: String) -> GenesFrom {
-    match name.as_str() {
-        "intersection" => GenesFrom::Intersection,
-        _ => GenesFrom::Union,
-    }
 }
 
 /// Builds, writes and reports.

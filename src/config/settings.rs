@@ -176,6 +176,10 @@ settings! {
     /// Most tokens per cell, with CLS, phenotypes and EOS [default: 1024]
     #[arg(long, help_heading = TOKENS, value_name = "TOKENS")]
     max_length (usize): usize = 1024;
+    /// Table of genes, the best first, as `gene-bert genes rank` writes it; genes that are not in it
+    /// rank last [default: the column highly_variable_rank of var, where a file has it]
+    #[arg(long, help_heading = TOKENS, value_name = "FILE")]
+    gene_ranking (PathBuf): Option<PathBuf> = None;
     /// Keep only the best-ranked genes [default: all]
     #[arg(long, help_heading = TOKENS, value_name = "GENES")]
     num_top_genes (usize): Option<usize> = None;

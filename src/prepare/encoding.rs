@@ -1,7 +1,7 @@
 //! By what a run's cells become tokens: the vocabulary and the settings that go with it.
 //!
 //! Either new, from the files ([`Encoding::from_files`]: phenotypes of `--vocab_path` or of the
-//! obs columns, every gene of any file, ranks where var has them), or that of a checkpoint
+//! obs columns, every gene of any file, ranks of `--gene-ranking` or of var), or that of a checkpoint
 //! ([`Encoding::from_checkpoint`]), whose vocabulary, genes and bins come along and may not be
 //! contradicted. Training starts from it, `gene-bert tokenize` shows it. Knows no model.
 
@@ -10,6 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::PrepareError;
+use super::ranking::GeneRanking;
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::h5ad::{H5ad, VarColumn};
@@ -48,7 +49,7 @@ impl Encoding {
             }
         };
         let genes = build_genes(&sources, GenesFrom::Union)?;
-        let genes = ranked(genes, files)?;
+        let genes = ranked(genes, config, files)?;
         let num_edges = tokenize.bins.num_edges()?;
         let vocabulary = Arc::new(Vocabulary::new(phenotypes, genes, num_edges));
         Ok(Self {
@@ -57,13 +58,19 @@ impl Encoding {
         })
     }
 
-    /// That of a checkpoint: bins, phenotypes and genes are the checkpoint's; what is shown of a
-    /// cell (length, phenotypes, order, …) is as `config` says.
+    /// That of a checkpoint: bins, phenotypes and genes are the checkpoint's, ranks too unless
+    /// `gene_ranking` gives others; what is shown of a cell (length, phenotypes, order, …) is as
+    /// `config` says.
     ///
     /// # Errors
     /// No such vocabulary there, or settings that contradict it.
     pub fn from_checkpoint(config: &RunConfig, checkpoint: &Path) -> Result<Self, PrepareError> {
-        let (vocabulary, saved) = load(checkpoint)?;
+        let (mut vocabulary, saved) = load(checkpoint)?;
+        if let Some(path) = &config.gene_ranking {
+            let genes = GeneRanking::load(path)?.applied_to(vocabulary.genes())?;
+            let phenotypes = vocabulary.phenotypes().clone();
+            vocabulary = Vocabulary::new(phenotypes, genes, vocabulary.num_bin_edges());
+        }
         let bins = if config.gives_bins() {
             config.bins()?
         } else {
@@ -123,8 +130,16 @@ fn check_vocabulary(
     })
 }
 
-/// `genes` with the ranks of the first file that has any; genes without one come last.
-pub(super) fn ranked(genes: GeneVocab, files: &[Arc<H5ad>]) -> Result<GeneVocab, PrepareError> {
+/// `genes` with the ranks of the settings, else those of the first file that has any; genes
+/// without one come last.
+pub(super) fn ranked(
+    genes: GeneVocab,
+    config: &RunConfig,
+    files: &[Arc<H5ad>],
+) -> Result<GeneVocab, PrepareError> {
+    if let Some(path) = &config.gene_ranking {
+        return GeneRanking::load(path)?.applied_to(&genes);
+    }
     let is_ranked = |file: &&Arc<H5ad>| file.var_column_names().iter().any(|c| c == RANK_COLUMN);
     let Some(file) = files.iter().find(is_ranked) else {
         return Ok(genes);

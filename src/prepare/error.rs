@@ -10,6 +10,8 @@ use crate::h5ad::H5adError;
 use crate::tokenize::TokenizeError;
 use crate::vocab::VocabError;
 
+use super::GenesError;
+
 /// An error of this room.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -129,7 +131,19 @@ pub enum PrepareError {
         /// Number of rows.
         num_cells: u64,
     },
+    /// Genes that nothing can be told of.
+    #[error(transparent)]
+    Genes(Box<GenesError>),
+    /// Threads could not be started.
+    #[error("cannot start threads\nhint: --threads N with a smaller number")]
+    Threads(#[source] rayon::ThreadPoolBuildError),
     /// The output could not be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),
+}
+
+impl From<GenesError> for PrepareError {
+    fn from(error: GenesError) -> Self {
+        Self::Genes(Box::new(error))
+    }
 }

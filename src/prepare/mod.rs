@@ -1,4 +1,5 @@
-//! Jobs on data: simulate cells, build vocabularies, settle that of a run, show the tokens of cells.
+//! Jobs on data: simulate cells, build vocabularies, settle that of a run, show the tokens of cells,
+//! rank genes.
 //!
 //! A job takes resolved settings and paths and returns a value that the command prints; it knows
 //! no model and no terminal.
@@ -6,11 +7,16 @@
 pub mod columns;
 pub mod encoding;
 mod error;
+mod genes_error;
+pub mod passes;
+pub mod ranking;
 mod report;
 mod rows;
+mod shared_genes;
 pub mod simulate;
 pub mod tokens;
 pub mod vocabulary;
 
 pub use error::PrepareError;
+pub use genes_error::GenesError;
 pub use rows::RowList;

@@ -47,7 +47,7 @@ pub struct Request {
 pub struct Built {
     /// Categories and tokens.
     pub phenotypes: PhenotypeVocab,
-    /// Genes, ranked where var has ranks.
+    /// Genes, ranked where the settings or var have ranks.
     pub genes: GeneVocab,
     /// The columns read, in the order asked for.
     pub columns: Vec<ColumnCounts>,
@@ -119,7 +119,7 @@ fn from_files(
         columns.push(counts);
     }
     let sources: Vec<&dyn CellSource> = files.iter().map(|f| f.as_ref() as _).collect();
-    let genes = ranked(build_genes(&sources, request.genes)?, files)?;
+    let genes = ranked(build_genes(&sources, request.genes)?, config, files)?;
     let num_common_genes = build_genes(&sources, GenesFrom::Intersection)?.len();
     let file = |file: &Arc<H5ad>| {
         let genes = GeneMatch::of(file.gene_ids(), &genes);

@@ -116,7 +116,7 @@ impl Tokenizer {
         let order = match (config.gene_order, vocabulary.genes().ranks()) {
             (Some(GeneOrder::Rank), None) => {
                 let what = "is rank, but the genes have no rank; set file, expression or random, \
-                            or rank them first (a `highly_variable_rank` column of var)";
+                            or gene_ranking, which `gene-bert genes rank` makes";
                 return Err(setting("gene_order", what.to_owned()));
             }
             (Some(order), _) => order,
@@ -242,8 +242,8 @@ fn kept_genes(vocabulary: &Vocabulary, top: Option<usize>) -> Result<Vec<bool>, 
     };
     let Some(ranks) = genes.ranks() else {
         let what = format!(
-            "is {top}, but the {} genes have no rank to choose by; leave it out, or rank them \
-             first (a `highly_variable_rank` column of var)",
+            "is {top}, but the {} genes have no rank to choose by; leave it out, or set \
+             gene_ranking, which `gene-bert genes rank` makes",
             genes.len()
         );
         return Err(TokenizeError::Setting {

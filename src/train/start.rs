@@ -42,6 +42,12 @@ impl Start {
     pub fn new(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Self> {
         let path = config.pretrained_model_path.as_deref();
         let checkpoint = resume.or(path.filter(|path| path.is_dir()));
+        let mut config = config.clone();
+        if resume.is_some() {
+            // The checkpoint has the ranks; what the file holds by now does not matter.
+            config.gene_ranking = None;
+        }
+        let config = &config;
         let (encoding, model_config) = match checkpoint {
             Some(checkpoint) => (
                 Encoding::from_checkpoint(config, checkpoint)?,

@@ -35,32 +35,63 @@ pub fn build_phenotypes(
     Ok(vocabulary)
 }
 
+/// Genes of sources that are seen one after the other, by canonical id.
+#[derive(Debug, Default)]
+pub struct GeneTally {
+    order: Vec<String>,
+    num_sources_with: HashMap<String, usize>,
+    num_sources: usize,
+}
+
+impl GeneTally {
+    /// Adds the genes of a source, and tells the ids that stand in it again.
+    pub fn add<'a>(&mut self, ids: &'a [String]) -> Vec<&'a str> {
+        self.num_sources += 1;
+        let (mut seen, mut repeated) = (HashSet::new(), Vec::new());
+        for id in ids.iter().map(|id| canonical_gene_id(id)) {
+            if !seen.insert(id) {
+                repeated.push(id);
+            } else if let Some(count) = self.num_sources_with.get_mut(id) {
+                *count += 1;
+            } else {
+                self.num_sources_with.insert(id.to_owned(), 1);
+                self.order.push(id.to_owned());
+            }
+        }
+        repeated
+    }
+
+    /// Number of genes of any source.
+    pub fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Whether no source has a gene.
+    pub fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+
+    /// The genes that count.
+    ///
+    /// # Errors
+    /// None of its own: ids made unique cannot be refused as duplicates.
+    pub fn finish(self, from: GenesFrom) -> Result<GeneVocab, VocabError> {
+        let is_in = |id: &String| match from {
+            GenesFrom::Union => true,
+            GenesFrom::Intersection => self.num_sources_with.get(id) == Some(&self.num_sources),
+        };
+        GeneVocab::new(self.order.into_iter().filter(is_in).collect(), None)
+    }
+}
+
 /// The genes of the sources, by canonical id; a gene that stands twice in a source counts once.
 ///
 /// # Errors
 /// None of its own: ids made unique cannot be refused as duplicates.
 pub fn build_genes(sources: &[&dyn CellSource], from: GenesFrom) -> Result<GeneVocab, VocabError> {
-    let mut order = Vec::new();
-    let mut number_of_sources: HashMap<&str, usize> = HashMap::new();
+    let mut tally = GeneTally::default();
     for source in sources {
-        let mut seen = HashSet::new();
-        for id in source.gene_ids() {
-            let id = canonical_gene_id(id);
-            if seen.insert(id) {
-                let count = number_of_sources.entry(id).or_default();
-                *count += 1;
-                if *count == 1 {
-                    order.push(id);
-                }
-            }
-        }
+        tally.add(source.gene_ids());
     }
-    let is_in = |id: &&str| match from {
-        GenesFrom::Union => true,
-        GenesFrom::Intersection => number_of_sources[id] == sources.len(),
-    };
-    GeneVocab::new(
-        order.into_iter().filter(is_in).map(str::to_owned).collect(),
-        None,
-    )
+    tally.finish(from)
 }

@@ -15,7 +15,7 @@ mod phenotypes;
 mod tokens;
 mod vocabulary;
 
-pub use build::{GenesFrom, build_genes, build_phenotypes};
+pub use build::{GeneTally, GenesFrom, build_genes, build_phenotypes};
 pub use error::VocabError;
 pub use genes::{GeneVocab, canonical_gene_id};
 pub use phenotypes::{PhenotypeVocab, Repeats, phenotype_token};

@@ -4,6 +4,8 @@ mod bad_run;
 mod bad_use;
 mod classify;
 mod folder;
+mod genes_rank;
+mod golden_genes;
 mod golden_metrics;
 mod golden_model;
 mod golden_tokenize;

@@ -1,0 +1,27 @@
+//! `gene-bert genes`: jobs on the genes of files.
+
+mod rank;
+
+/// Flags of `genes`.
+#[derive(Debug, clap::Args)]
+pub struct GenesArgs {
+    #[command(subcommand)]
+    part: Part,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Part {
+    /// Rank genes by how much they vary (highly variable genes, as scanpy's seurat_v3), for
+    /// --gene-ranking
+    Rank(rank::RankArgs),
+}
+
+/// Does the job and reports.
+///
+/// # Errors
+/// Files or settings that cannot be used; an output that exists or cannot be written.
+pub fn run(args: GenesArgs) -> anyhow::Result<()> {
+    match args.part {
+        Part::Rank(args) => rank::run(args),
+    }
+}
