@@ -6,6 +6,7 @@
 
 pub mod arguments;
 mod bench;
+mod cells;
 mod check;
 mod cls;
 mod embed;
@@ -46,13 +47,15 @@ pub enum Command {
     Bench(bench::BenchArgs),
     /// Train a classifier that tells one value of an obs column from all others
     Bincls(Box<cls::ClsArgs>),
+    /// Figures of cells
+    Cells(cells::CellsArgs),
     /// Check the settings of a run and print them all, without running it
     Check(Box<check::CheckArgs>),
     /// Train a classifier of cells, from scratch or from a pretrained model
     Cls(Box<cls::ClsArgs>),
     /// Embed cells or genes with a trained model
     Embed(embed::EmbedArgs),
-    /// Rank genes
+    /// Rank genes, tell their figures
     Genes(genes::GenesArgs),
     /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
     Info(info::InfoArgs),
@@ -73,6 +76,7 @@ impl Command {
         match self {
             Self::Bench(args) => bench::run(&args),
             Self::Bincls(args) => cls::run(*args, Job::Bincls),
+            Self::Cells(args) => cells::run(args),
             Self::Check(args) => check::run(*args),
             Self::Cls(args) => cls::run(*args, Job::Cls),
             Self::Embed(args) => embed::run(args),

@@ -54,6 +54,18 @@ pub enum GenesError {
         /// Where counts may be.
         remedy: String,
     },
+    /// A value that is no number.
+    #[error("{}: {matrix} has no finite number in row {row}, gene {gene}", path.display())]
+    NotFinite {
+        /// The file.
+        path: PathBuf,
+        /// The matrix.
+        matrix: String,
+        /// The row.
+        row: u64,
+        /// Its gene.
+        gene: String,
+    },
     /// A cell without a batch.
     #[error(
         "{}: row {row} has no value in the obs column `{column}`, so that its batch is not known\n\

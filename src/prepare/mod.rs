@@ -1,19 +1,24 @@
 //! Jobs on data: simulate cells, build vocabularies, settle that of a run, show the tokens of cells,
-//! rank genes.
+//! rank genes, figures of genes and cells.
 //!
 //! A job takes resolved settings and paths and returns a value that the command prints; it knows
 //! no model and no terminal.
 
+pub mod cell_qc;
 pub mod columns;
 pub mod encoding;
 mod error;
+mod gene_sets;
+pub mod gene_stats;
 mod genes_error;
+mod moments;
 pub mod passes;
 pub mod ranking;
 mod report;
 mod rows;
 mod shared_genes;
 pub mod simulate;
+mod sketch;
 pub mod tokens;
 pub mod vocabulary;
 

@@ -1,6 +1,7 @@
 //! `gene-bert genes`: jobs on the genes of files.
 
 mod rank;
+mod stats;
 
 /// Flags of `genes`.
 #[derive(Debug, clap::Args)]
@@ -14,6 +15,8 @@ enum Part {
     /// Rank genes by how much they vary (highly variable genes, as scanpy's seurat_v3), for
     /// --gene-ranking
     Rank(rank::RankArgs),
+    /// Mean, variance, detection rate and non-zero median of each gene
+    Stats(stats::StatsArgs),
 }
 
 /// Does the job and reports.
@@ -23,5 +26,6 @@ enum Part {
 pub fn run(args: GenesArgs) -> anyhow::Result<()> {
     match args.part {
         Part::Rank(args) => rank::run(args),
+        Part::Stats(args) => stats::run(args),
     }
 }

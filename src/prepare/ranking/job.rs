@@ -2,9 +2,10 @@
 
 use super::batches::Batches;
 use super::order::{Flavor, Ranked, Ranking, best_first, standings};
-use super::variable::{Exceeding, Expected, Moments, TooFew};
+use super::variable::{Exceeding, Expected, TooFew};
 use crate::cell::CellSource;
 use crate::h5ad::H5ad;
+use crate::prepare::moments::Moments;
 use crate::prepare::passes::{FileChoice, FileSet, Progress, Rows};
 use crate::prepare::shared_genes::{self, Genes, NO_GENE};
 use crate::prepare::{GenesError, PrepareError};
@@ -109,9 +110,7 @@ impl Job<'_> {
 
     /// First pass: the sums of each batch.
     fn moments(&self, progress: Progress<'_>) -> Result<Vec<Moments>, PrepareError> {
-        let cells = self.batches.cells.values();
-        let batch = |&num_cells: &u64| Moments::new(self.genes.len(), num_cells);
-        let mut all: Vec<Moments> = cells.map(batch).collect();
+        let mut all = vec![Moments::new(self.genes.len()); self.batches.cells.len()];
         let map = |rows: Rows<'_, Opened>| {
             if !self.request.allow_fractions {
                 check_counts(&rows)?;
@@ -133,15 +132,16 @@ impl Job<'_> {
 
     /// The curve of each batch.
     fn expected(&self, moments: &[Moments]) -> Result<Vec<Expected>, PrepareError> {
-        let batches = moments.iter().zip(self.batches.cells.keys());
-        let curve = |(moments, name): (&Moments, &String)| {
+        let batches = moments.iter().zip(&self.batches.cells);
+        let curve = |(moments, (name, &cells)): (&Moments, (&String, &u64))| {
             let few = |few: TooFew| GenesError::FewGenes {
                 place: self.batches.place(name),
                 found: few.found,
                 least: few.least,
                 remedy: self.batches.remedy(),
             };
-            Ok(Expected::new(moments, self.request.span).map_err(few)?)
+            let (genes, span) = (self.genes.len(), self.request.span);
+            Ok(Expected::new(moments, genes, cells, span).map_err(few)?)
         };
         batches.map(curve).collect()
     }
@@ -188,23 +188,23 @@ impl Job<'_> {
             .map(|((expected, moments), exceeding)| expected.normalised(moments, exceeding))
             .collect();
         let standings = standings(&normalised, self.request.num_top_genes);
-        let mut whole = Moments::new(self.genes.len(), 0);
+        let num_cells = self.files.num_cells();
+        let mut whole = Moments::new(self.genes.len());
         moments.iter().for_each(|batch| whole.merge(batch));
-        let (means, variances) = (whole.means(), whole.variances());
         let order = best_first(&standings, self.request.flavor);
         let ranked = |(place, gene): (usize, usize)| Ranked {
             gene: self.genes.ids()[gene].clone(),
             highly_variable: place < self.request.num_top_genes,
             rank: standings[gene].rank,
             num_batches: standings[gene].num_batches,
-            mean: means[gene],
-            variance: variances[gene],
+            mean: whole.mean(gene, num_cells),
+            variance: whole.variance(gene, num_cells),
             normalised_variance: standings[gene].normalised,
         };
         Ranking {
             genes: order.into_iter().enumerate().map(ranked).collect(),
             num_files: self.files.len(),
-            num_cells: whole.num_cells(),
+            num_cells,
             batches: self.batches.cells.clone().into_iter().collect(),
             notes,
         }
