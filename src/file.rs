@@ -12,6 +12,7 @@
 
 mod atomic;
 mod patterns;
+mod positioned;
 mod table;
 
 use std::io;
@@ -19,8 +20,9 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-pub use atomic::{StagedDir, StagedFile, recover, write_atomic, write_synced};
+pub use atomic::{StagedDir, StagedFile, put_in_place, recover, write_atomic, write_synced};
 pub use patterns::expand_paths;
+pub use positioned::{read_exact_at, write_all_at};
 pub use table::{TableWriter, read_table};
 
 /// What can go wrong with a path.

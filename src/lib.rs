@@ -20,7 +20,7 @@
 //! | 2 | [`optim`] | AdamW, schedules, clipping |
 //! | 3 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
 //! | 4 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |
-//! | 5 | [`prepare`] ∘ | jobs on data: vocabularies, rankings of genes, tokens of single cells, simulated cells |
+//! | 5 | [`prepare`] ∘ | jobs on data: conversion, vocabularies, rankings of genes, tokens, simulated cells |
 //! | 6 | [`train`] | the loop, hooks, checkpoints, evaluation |
 //! | 7 | [`infer`] | embeddings and predictions of cells, put back into h5ad |
 //! | 7 | [`quickstart`] | a first run, on simulated cells or the user's |

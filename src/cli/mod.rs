@@ -9,6 +9,7 @@ mod bench;
 mod cells;
 mod check;
 mod cls;
+mod convert;
 mod embed;
 pub mod failure;
 mod files;
@@ -53,6 +54,8 @@ pub enum Command {
     Check(Box<check::CheckArgs>),
     /// Train a classifier of cells, from scratch or from a pretrained model
     Cls(Box<cls::ClsArgs>),
+    /// Write h5ad files again: as one, in shards, shuffled, in other types
+    Convert(Box<convert::ConvertArgs>),
     /// Embed cells or genes with a trained model
     Embed(embed::EmbedArgs),
     /// Rank genes, tell their figures
@@ -79,6 +82,7 @@ impl Command {
             Self::Cells(args) => cells::run(args),
             Self::Check(args) => check::run(*args),
             Self::Cls(args) => cls::run(*args, Job::Cls),
+            Self::Convert(args) => convert::run(*args),
             Self::Embed(args) => embed::run(args),
             Self::Genes(args) => genes::run(args),
             Self::Info(args) => info::run(args),

@@ -97,6 +97,15 @@ impl Drop for StagedFile {
     }
 }
 
+/// Gives a finished file `from`, already flushed to the disk, its name `to` in the same folder.
+///
+/// # Errors
+/// The rename is refused: what stood under the name is untouched then.
+pub fn put_in_place(from: &Path, to: &Path) -> Result<(), FileError> {
+    fs::rename(from, to).map_err(|e| FileError::io("rename the finished file to it", to, e))?;
+    sync_dir(parent(to))
+}
+
 /// A folder under construction: fill [`StagedDir::path`], then [`StagedDir::commit`]. Dropped
 /// without a commit, it is removed and nothing has changed.
 #[derive(Debug)]

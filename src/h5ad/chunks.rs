@@ -15,6 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use hdf5_pure::{Dataset, Layout};
 use zune_inflate::{DeflateDecoder, DeflateOptions};
 
+use crate::file::read_exact_at;
+
 /// Decoded chunks kept for the windows that follow, in all.
 const MOST_KEPT: usize = 64;
 const MOST_KEPT_BYTES: usize = 64 << 20;
@@ -100,7 +102,7 @@ impl Chunks {
             } else {
                 let (address, _) = *self.places.get(chunk)?;
                 stored.resize(within.len(), 0);
-                read_at(&self.file, address + within.start as u64, &mut stored)?;
+                read_exact_at(&self.file, address + within.start as u64, &mut stored).ok()?;
                 each(&stored);
             }
             start = end;
@@ -117,7 +119,7 @@ impl Chunks {
     fn decode(&self, chunk: usize, stored: &mut Vec<u8>) -> Option<Vec<u8>> {
         let (address, bytes) = *self.places.get(chunk)?;
         stored.resize(bytes, 0);
-        read_at(&self.file, address, stored)?;
+        read_exact_at(&self.file, address, stored).ok()?;
         let raw_bytes = self.bytes_of(self.len)?;
         let options = DeflateOptions::default()
             .set_size_hint(raw_bytes)
@@ -163,29 +165,6 @@ fn unshuffle(shuffled: &[u8], element_bytes: usize) -> Vec<u8> {
         places.zip(plane).for_each(|(place, value)| *place = *value);
     }
     out
-}
-
-/// Fills `buffer` from `position` without moving the file's own position.
-#[cfg(unix)]
-fn read_at(file: &File, position: u64, buffer: &mut [u8]) -> Option<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, position).ok()
-}
-
-/// Fills `buffer` from `position`.
-#[cfg(windows)]
-fn read_at(file: &File, mut position: u64, mut buffer: &mut [u8]) -> Option<()> {
-    while !buffer.is_empty() {
-        let read = std::os::windows::fs::FileExt::seek_read(file, buffer, position).ok()?;
-        buffer = buffer.get_mut(read..).filter(|_| read > 0)?;
-        position += read as u64;
-    }
-    Some(())
-}
-
-/// Elsewhere the library reads.
-#[cfg(not(any(unix, windows)))]
-fn read_at(_: &File, _: u64, _: &mut [u8]) -> Option<()> {
-    None
 }
 
 #[cfg(test)]

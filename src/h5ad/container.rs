@@ -48,6 +48,12 @@ impl Attributes {
         list.or_else(|| value.as_str().map(|one| vec![one.to_owned()]))
     }
 
+    /// An attribute as yes or no: no where there is none.
+    pub(super) fn flag(&self, name: &str) -> bool {
+        let number = self.0.get(name).and_then(AttrValue::to_i64s);
+        number.is_some_and(|numbers| numbers.first().is_some_and(|number| *number != 0))
+    }
+
     /// An attribute as a list of sizes.
     pub(super) fn sizes(&self, name: &str) -> Option<Vec<u64>> {
         let value = self.0.get(name)?;

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::array::Array;
 use super::container::Container;
+use super::number::Value;
 use super::rows::{Rows, Stop};
 use super::{H5adError, ValuePolicy};
 
@@ -71,12 +72,12 @@ impl Dense {
     }
 
     /// The rows of `ranges`, which ascend and lie within the matrix.
-    pub(super) fn read(
+    pub(super) fn read<V: Value>(
         &self,
         container: &Container,
         ranges: &[Range<u64>],
         policy: ValuePolicy,
-    ) -> Result<Rows, Stop> {
+    ) -> Result<Rows<V>, Stop> {
         let num_rows = ranges
             .iter()
             .map(|range| range.end - range.start)
@@ -114,11 +115,11 @@ impl Dense {
         if edge > start { edge } else { end }
     }
 
-    fn read_band(
+    fn read_band<V: Value>(
         &self,
         container: &Container,
         rows: Range<u64>,
-        values: &mut Vec<f32>,
+        values: &mut Vec<V>,
     ) -> Result<(), H5adError> {
         let squeezed_row = self.data.shape.len() == 1 && self.num_columns > 1;
         let (start, count) = if squeezed_row {
@@ -127,7 +128,7 @@ impl Dense {
             (rows.start, rows.end - rows.start)
         };
         let raw = container.raw_rows(&self.data, start, count)?;
-        self.data.number.extend_f32(&raw, values);
+        V::extend(self.data.number, &raw, values);
         Ok(())
     }
 }

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::container::{Container, Node};
 use super::dense::Dense;
+use super::number::{Kind, Value};
 use super::rows::{Rows, Stop};
 use super::sparse::{Sparse, orientation};
 use super::{H5adError, MatrixKey, ValuePolicy};
@@ -98,6 +99,36 @@ impl Matrix {
         Ok(names)
     }
 
+    /// The type of its values; `None` where there is no matrix.
+    pub(super) fn kind(&self) -> Option<Kind> {
+        match self {
+            Matrix::Absent { .. } => None,
+            Matrix::Sparse { sparse, .. } => Some(sparse.data().number.kind),
+            Matrix::Dense { dense, .. } => Some(dense.data().number.kind),
+        }
+    }
+
+    /// Entries of the whole matrix, zeros included.
+    pub(super) fn entries_in_all(&self) -> Option<u64> {
+        match self {
+            Matrix::Absent { .. } => None,
+            Matrix::Sparse { sparse, .. } => Some(sparse.num_entries()),
+            Matrix::Dense { dense, .. } => {
+                let (rows, columns) = dense.shape();
+                rows.checked_mul(columns)
+            }
+        }
+    }
+
+    /// How many entries rows hold in the file, zeros included; `None` where that is not known
+    /// without reading them.
+    pub(super) fn num_entries(&self, rows: Range<u64>) -> Option<u64> {
+        match self {
+            Matrix::Sparse { sparse, .. } => sparse.entries_of(rows),
+            _ => None,
+        }
+    }
+
     /// Rows and columns, `None` where there is no matrix.
     pub(super) fn shape(&self) -> Option<(u64, u64)> {
         match self {
@@ -131,13 +162,13 @@ impl Matrix {
     }
 
     /// The rows of `ranges`, which ascend, are not empty and lie within the matrix.
-    pub(super) fn read(
+    pub(super) fn read<V: Value>(
         &self,
         container: &Container,
         ranges: &[Range<u64>],
         policy: ValuePolicy,
         csc_memory_bytes: u64,
-    ) -> Result<Rows, Stop> {
+    ) -> Result<Rows<V>, Stop> {
         match self {
             Matrix::Absent { available } => Err(Stop::File(missing(container, "X", available))),
             Matrix::Sparse { sparse, .. } => {

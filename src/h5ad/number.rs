@@ -4,23 +4,40 @@
 //! A window of raw bytes becomes `f32` values, `u32` columns or `i64`/`f64` table entries in one
 //! pass; the element type is matched once per window, not once per element.
 
+use std::iter::Sum;
+use std::sync::OnceLock;
+
 use hdf5_pure::{Datatype, DatatypeByteOrder};
 
-/// An element type that we read.
+use super::sparse::Sparse;
+use super::turned::Turned;
+
+/// A type of number: of a matrix in a file, read or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// h5py's boolean: 0 or 1 in one byte.
     Bool,
+    /// int8
     I8,
+    /// int16
     I16,
+    /// int32
     I32,
+    /// int64
     I64,
+    /// uint8
     U8,
+    /// uint16
     U16,
+    /// uint32
     U32,
+    /// uint64
     U64,
+    /// float16
     F16,
+    /// float32
     F32,
+    /// float64
     F64,
 }
 
@@ -33,7 +50,7 @@ pub(super) struct Number {
 
 impl Kind {
     /// Bytes of one element.
-    pub(super) fn size(self) -> usize {
+    pub fn size(self) -> usize {
         match self {
             Kind::Bool | Kind::I8 | Kind::U8 => 1,
             Kind::I16 | Kind::U16 | Kind::F16 => 2,
@@ -43,7 +60,7 @@ impl Kind {
     }
 
     /// numpy's name for it.
-    pub(super) fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Kind::Bool => "bool",
             Kind::I8 => "int8",
@@ -61,7 +78,7 @@ impl Kind {
     }
 
     /// Whether it is one of the floating-point types.
-    pub(super) fn is_float(self) -> bool {
+    pub fn is_float(self) -> bool {
         matches!(self, Kind::F16 | Kind::F32 | Kind::F64)
     }
 }
@@ -233,6 +250,54 @@ impl Number {
     }
 }
 
+/// What values are read as: `f32`, which is what models take, or `f64`, which holds more of the
+/// types of a file exactly.
+pub(super) trait Value:
+    Copy + PartialOrd + Sum + Send + Sync + std::fmt::Debug + 'static
+{
+    const ZERO: Self;
+    const INFINITY: Self;
+    /// Appends every element of `raw`.
+    fn extend(number: Number, raw: &[u8], out: &mut Vec<Self>);
+    fn to_f64(self) -> f64;
+    /// Where a matrix keeps its rows once it has been turned round.
+    fn turned(sparse: &Sparse) -> &OnceLock<Turned<Self>>;
+}
+
+impl Value for f32 {
+    const ZERO: f32 = 0.0;
+    const INFINITY: f32 = f32::INFINITY;
+
+    fn extend(number: Number, raw: &[u8], out: &mut Vec<f32>) {
+        number.extend_f32(raw, out);
+    }
+
+    fn to_f64(self) -> f64 {
+        f64::from(self)
+    }
+
+    fn turned(sparse: &Sparse) -> &OnceLock<Turned<f32>> {
+        &sparse.turned
+    }
+}
+
+impl Value for f64 {
+    const ZERO: f64 = 0.0;
+    const INFINITY: f64 = f64::INFINITY;
+
+    fn extend(number: Number, raw: &[u8], out: &mut Vec<f64>) {
+        number.extend_f64(raw, out);
+    }
+
+    fn to_f64(self) -> f64 {
+        self
+    }
+
+    fn turned(sparse: &Sparse) -> &OnceLock<Turned<f64>> {
+        &sparse.turned_wide
+    }
+}
+
 fn big_endian(order: &DatatypeByteOrder) -> Option<bool> {
     match order {
         DatatypeByteOrder::LittleEndian => Some(false),
@@ -252,6 +317,24 @@ fn half_to_f32(bits: u16) -> f32 {
         31 => f32::NAN,
         _ => sign * (1.0 + mantissa / 1024.0) * 2f32.powi(exponent - 15),
     }
+}
+
+/// Single to half precision, the nearest (of two, the even one), and what that is again.
+pub(super) fn f32_to_half(value: f32) -> (u16, f32) {
+    let sign = if value.is_sign_negative() { 0x8000 } else { 0 };
+    let magnitude = value.abs();
+    let bits = if value.is_nan() {
+        0x7e00
+    } else if magnitude >= 65_520.0 {
+        0x7c00
+    } else {
+        // In units of the last place: 2^-24 below 2^-14, else 2^-10 of the power of two below.
+        let exponent = (i32::from((magnitude.to_bits() >> 23) as u16) - 127).max(-14);
+        let units = (magnitude * 2f32.powi(10 - exponent)).round_ties_even() as u16;
+        // A mantissa that rounds up to the next power of two carries into the exponent.
+        ((exponent + 14) as u16) * 1024 + units
+    };
+    (sign | bits, half_to_f32(sign | bits))
 }
 
 #[cfg(test)]

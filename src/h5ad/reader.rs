@@ -4,22 +4,25 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
+use sprs::CsMatI;
+
 use crate::cell::{CellSource, CsrBlock, Labels, SourceError};
 
 use super::column::VarColumn;
 use super::container::Container;
 use super::matrix::Matrix;
+use super::number::Value;
 use super::rows::{Refused, Stop};
 use super::table::Table;
 use super::{H5adError, MatrixKey, OpenOptions, ValuePolicy};
 
 /// An open h5ad file: one matrix, the genes of its columns, the columns of `obs`.
 pub struct H5ad {
-    container: Arc<Container>,
+    pub(super) container: Arc<Container>,
     key: MatrixKey,
-    matrix: Matrix,
-    obs: Table,
-    var: Table,
+    pub(super) matrix: Matrix,
+    pub(super) obs: Table,
+    pub(super) var: Table,
     gene_ids: Vec<String>,
     num_cells: u64,
     values: ValuePolicy,
@@ -158,7 +161,7 @@ impl H5ad {
         Ok(column.into_labels())
     }
 
-    fn check_length(
+    pub(super) fn check_length(
         &self,
         table: &Table,
         name: &str,
@@ -175,7 +178,7 @@ impl H5ad {
     }
 
     /// The names of all cells; numbers where the file names none.
-    fn names(&self) -> Result<Vec<String>, H5adError> {
+    pub(super) fn names(&self) -> Result<Vec<String>, H5adError> {
         match self.obs.index()? {
             Some(names) => {
                 let index = self.obs.index_name().unwrap_or_default();
@@ -191,15 +194,15 @@ impl H5ad {
     /// # Errors
     /// Ranges that do not ascend or leave the matrix; unreadable data; a refused value.
     pub fn read(&self, ranges: &[Range<u64>]) -> Result<CsrBlock, H5adError> {
-        self.read_with(ranges, self.values)
+        self.read_values(ranges, self.values)
     }
 
-    /// As [`H5ad::read`], with another policy than the one the file was opened with.
-    pub(super) fn read_with(
+    /// The rows of `ranges` with values as `V`.
+    pub(super) fn read_values<V: Value>(
         &self,
         ranges: &[Range<u64>],
         policy: ValuePolicy,
-    ) -> Result<CsrBlock, H5adError> {
+    ) -> Result<CsMatI<V, u32, usize>, H5adError> {
         let key = self.matrix.key();
         let mut last = 0;
         for range in ranges {
@@ -219,7 +222,7 @@ impl H5ad {
             .collect();
         let read = self
             .matrix
-            .read(&self.container, &ranges, policy, self.csc_memory_bytes);
+            .read::<V>(&self.container, &ranges, policy, self.csc_memory_bytes);
         let rows = read.map_err(|stop| match stop {
             Stop::File(error) => error,
             Stop::Row(row, refused) => self.refused(row, refused),
@@ -248,7 +251,7 @@ impl H5ad {
                 .get(column as usize)
                 .cloned()
                 .unwrap_or_default(),
-            value,
+            value: value as f32,
         }
     }
 }

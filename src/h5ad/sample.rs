@@ -46,7 +46,7 @@ impl H5ad {
     /// Rows that cannot be read.
     pub fn sample_values(&self) -> Result<ValueSample, H5adError> {
         let stretches = stretches(self.num_cells());
-        let block = self.read_with(&stretches, ValuePolicy::Any)?;
+        let block = self.read_values::<f32>(&stretches, ValuePolicy::Any)?;
         let mut scan = Scan::empty();
         let mut first_negative = None;
         for (values, row) in block.outer_iterator().zip(stretches.into_iter().flatten()) {

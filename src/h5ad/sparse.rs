@@ -11,6 +11,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use super::array::Array;
 use super::container::{Attributes, Container};
+use super::number::Value;
 use super::rows::{Rows, Stop};
 use super::turned::{Turned, Wanted, push_all};
 use super::{H5adError, ValuePolicy};
@@ -28,7 +29,9 @@ pub(super) struct Sparse {
     num_rows: u64,
     num_columns: u32,
     /// A column-compressed matrix by rows, once it has been turned round.
-    turned: OnceLock<Turned>,
+    pub(super) turned: OnceLock<Turned<f32>>,
+    /// The same in double precision, where that was asked for.
+    pub(super) turned_wide: OnceLock<Turned<f64>>,
     /// Held while it is turned round, so that one thread does it and the others wait.
     turning: Mutex<()>,
 }
@@ -98,6 +101,7 @@ impl Sparse {
             num_rows,
             num_columns,
             turned: OnceLock::new(),
+            turned_wide: OnceLock::new(),
             turning: Mutex::new(()),
         })
     }
@@ -115,6 +119,14 @@ impl Sparse {
         self.indptr.last().copied().unwrap_or(0)
     }
 
+    /// Entries stored of `rows`; `None` by column.
+    pub(super) fn entries_of(&self, rows: Range<u64>) -> Option<u64> {
+        let at = |row: u64| self.indptr.get(usize::try_from(row).ok()?).copied();
+        at(rows.end)?
+            .checked_sub(at(rows.start)?)
+            .filter(|_| !self.by_column)
+    }
+
     pub(super) fn data(&self) -> &Array {
         &self.data
     }
@@ -124,23 +136,25 @@ impl Sparse {
     }
 
     /// The rows of `ranges`, which ascend and lie within the matrix.
-    pub(super) fn read(
+    pub(super) fn read<V: Value>(
         &self,
         container: &Container,
         ranges: &[Range<u64>],
         policy: ValuePolicy,
         memory_bytes: u64,
-    ) -> Result<Rows, Stop> {
+    ) -> Result<Rows<V>, Stop> {
         let num_rows = ranges
             .iter()
             .map(|range| range.end - range.start)
             .sum::<u64>() as usize;
-        let rows = Rows::new(self.num_columns, policy, num_rows);
+        let rows: Rows<V> = Rows::new(self.num_columns, policy, num_rows);
         if !self.by_column {
             return self.read_by_row(container, ranges, rows);
         }
-        // 4 bytes of column and 4 of value for each entry, 8 of pointer for each row.
-        let needed = self.num_entries().saturating_mul(8) + self.num_rows.saturating_mul(8);
+        // 4 bytes of column and those of value for each entry, 8 of pointer for each row.
+        let entry_bytes = 4 + size_of::<V>() as u64;
+        let needed =
+            self.num_entries().saturating_mul(entry_bytes) + self.num_rows.saturating_mul(8);
         if needed > memory_bytes {
             let turned = self.turn(container, ranges)?;
             return push_all(&turned, ranges, 0..num_rows, rows);
@@ -155,22 +169,23 @@ impl Sparse {
     }
 
     /// The whole matrix by rows, turned round by the first thread that asks.
-    fn whole(&self, container: &Container) -> Result<&Turned, Stop> {
+    fn whole<V: Value>(&self, container: &Container) -> Result<&Turned<V>, Stop> {
         let _one = self.turning.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(turned) = self.turned.get() {
+        let kept = V::turned(self);
+        if let Some(turned) = kept.get() {
             return Ok(turned);
         }
         let whole = 0..self.num_rows;
         let turned = self.turn(container, std::slice::from_ref(&whole))?;
-        Ok(self.turned.get_or_init(|| turned))
+        Ok(kept.get_or_init(|| turned))
     }
 
-    fn read_by_row(
+    fn read_by_row<V: Value>(
         &self,
         container: &Container,
         ranges: &[Range<u64>],
-        mut rows: Rows,
-    ) -> Result<Rows, Stop> {
+        mut rows: Rows<V>,
+    ) -> Result<Rows<V>, Stop> {
         let at = |row: u64| self.indptr.get(row as usize).copied().unwrap_or(0);
         let entries = ranges
             .iter()
@@ -192,29 +207,33 @@ impl Sparse {
     }
 
     /// Appends entries `window` to the two buffers.
-    fn read_window(
+    fn read_window<V: Value>(
         &self,
         container: &Container,
         window: &Range<u64>,
         minors: &mut Vec<u32>,
-        values: &mut Vec<f32>,
+        values: &mut Vec<V>,
     ) -> Result<(), H5adError> {
         let (indices, data) = (&self.indices, &self.data);
         container.read_elements(indices, window, minors, |raw, out| {
             indices.number.extend_columns(raw, out);
         })?;
         container.read_elements(data, window, values, |raw, out| {
-            data.number.extend_f32(raw, out);
+            V::extend(data.number, raw, out);
         })?;
         Ok(())
     }
 
     /// Turns the rows of `ranges` of a column-compressed matrix round: one scan counts the entries
     /// of each row, a second puts them in their places.
-    fn turn(&self, container: &Container, ranges: &[Range<u64>]) -> Result<Turned, Stop> {
+    fn turn<V: Value>(
+        &self,
+        container: &Container,
+        ranges: &[Range<u64>],
+    ) -> Result<Turned<V>, Stop> {
         let wanted = Wanted::new(ranges);
         let mut indptr = vec![0usize; wanted.num_rows() + 1];
-        self.scan(container, |row, _, _| {
+        self.scan::<V>(container, |row, _, _| {
             if let Some(count) = wanted.place(row).and_then(|at| indptr.get_mut(at + 1)) {
                 *count += 1;
             }
@@ -223,7 +242,7 @@ impl Sparse {
             indptr[at] += indptr[at - 1];
         }
         let entries = indptr.last().copied().unwrap_or(0);
-        let (mut columns, mut values) = (vec![0u32; entries], vec![0f32; entries]);
+        let (mut columns, mut values) = (vec![0u32; entries], vec![V::ZERO; entries]);
         let mut next = indptr.clone();
         self.scan(container, |row, column, value| {
             let Some(at) = wanted.place(row).and_then(|place| next.get_mut(place)) else {
@@ -242,10 +261,10 @@ impl Sparse {
     }
 
     /// Every entry in the file's order, in bounded pieces: (row, column, value).
-    fn scan(
+    fn scan<V: Value>(
         &self,
         container: &Container,
-        mut each: impl FnMut(u64, u32, f32),
+        mut each: impl FnMut(u64, u32, V),
     ) -> Result<(), H5adError> {
         self.scan_pieces(container, &mut |piece| {
             for ((major, minor), value) in piece {
@@ -259,12 +278,12 @@ impl Sparse {
 
     /// Every entry in the file's order, in bounded pieces: ((major, minor), value), where a major
     /// is a row, or a column of a matrix compressed by column.
-    pub(super) fn scan_pieces(
+    pub(super) fn scan_pieces<V: Value>(
         &self,
         container: &Container,
-        each: &mut dyn FnMut(&mut dyn Iterator<Item = Entry>),
+        each: &mut dyn FnMut(&mut dyn Iterator<Item = Entry<V>>),
     ) -> Result<(), H5adError> {
-        let (mut minors, mut values) = (Vec::new(), Vec::new());
+        let (mut minors, mut values) = (Vec::new(), Vec::<V>::new());
         let num_minors = if self.by_column {
             self.num_rows
         } else {
@@ -298,7 +317,7 @@ impl Sparse {
 }
 
 /// ((major, minor), value).
-pub(super) type Entry = ((usize, u32), f32);
+pub(super) type Entry<V> = ((usize, u32), V);
 
 /// The pointer, checked: as long as it must be, ascending from 0, within the entries.
 fn read_pointer(

@@ -118,6 +118,19 @@ impl Table {
         Ok(None)
     }
 
+    /// Whether the categories of a column have an order.
+    pub(super) fn is_ordered(&self, name: &str) -> Result<bool, H5adError> {
+        // Of the column itself, or of its categories in files of before 0.8.
+        for key in [name.to_owned(), format!("__categories/{name}")] {
+            let key = format!("{}/{key}", self.key);
+            let node = self.container.node(&key)?;
+            if self.container.attributes(&key, &node)?.flag("ordered") {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     fn read(&self, name: &str) -> Result<Column, H5adError> {
         let key = format!("{}/{name}", self.key);
         match &self.layout {

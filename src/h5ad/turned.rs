@@ -2,22 +2,23 @@
 
 use std::ops::Range;
 
+use super::number::Value;
 use super::rows::{Refused, Rows, Stop};
 
 /// A matrix by rows, in memory.
-pub(super) struct Turned {
+pub(super) struct Turned<V> {
     pub(super) indptr: Vec<usize>,
     pub(super) columns: Vec<u32>,
-    pub(super) values: Vec<f32>,
+    pub(super) values: Vec<V>,
 }
 
 /// Adds the rows `within` of a turned matrix; `ranges` names them for errors.
-pub(super) fn push_all(
-    turned: &Turned,
+pub(super) fn push_all<V: Value>(
+    turned: &Turned<V>,
     ranges: &[Range<u64>],
     within: Range<usize>,
-    mut rows: Rows,
-) -> Result<Rows, Stop> {
+    mut rows: Rows<V>,
+) -> Result<Rows<V>, Stop> {
     for (at, row) in within.zip(ranges.iter().cloned().flatten()) {
         let entries = match turned.indptr.get(at..at + 2) {
             Some([start, end]) => *start..*end,

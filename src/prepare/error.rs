@@ -137,6 +137,9 @@ pub enum PrepareError {
     /// Threads could not be started.
     #[error("cannot start threads\nhint: --threads N with a smaller number")]
     Threads(#[source] rayon::ThreadPoolBuildError),
+    /// Files that cannot be converted.
+    #[error("{0}")]
+    Convert(String),
     /// The output could not be written.
     #[error("cannot write the output")]
     Output(#[source] io::Error),

@@ -1,11 +1,12 @@
-//! Jobs on data: simulate cells, build vocabularies, settle that of a run, show the tokens of cells,
-//! rank genes, figures of genes and cells.
+//! Jobs on data: convert files, simulate cells, build vocabularies, settle that of a run, show the
+//! tokens of cells, rank genes, figures of genes and cells.
 //!
 //! A job takes resolved settings and paths and returns a value that the command prints; it knows
 //! no model and no terminal.
 
 pub mod cell_qc;
 pub mod columns;
+pub mod convert;
 pub mod encoding;
 mod error;
 mod gene_sets;

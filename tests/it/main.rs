@@ -3,6 +3,7 @@
 mod bad_run;
 mod bad_use;
 mod classify;
+mod convert;
 mod folder;
 mod genes_rank;
 mod golden_genes;

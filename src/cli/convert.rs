@@ -1,0 +1,145 @@
+//! `gene-bert convert`: h5ad files written again, as one or in shards, shuffled or not.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::file::expand_paths;
+use crate::h5ad::writer::Storage;
+use crate::h5ad::{MatrixKey, OpenOptions};
+use crate::prepare::convert::{Compression, ConvertConfig, Dtype, GeneChoice, MemorySize, convert};
+
+/// Flags of `convert`.
+#[derive(Debug, clap::Args)]
+#[command(
+    after_help = "obs and var are kept; other matrices, obsm, varm, obsp, varp and uns are left \
+                  out, by name. The output is there whole or not at all."
+)]
+pub struct ConvertArgs {
+    /// The h5ad files; brace patterns and globs are understood
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<String>,
+    /// The file to write; OUT_0.h5ad, OUT_1.h5ad … with --cells-per-file
+    #[arg(long, value_name = "OUT.h5ad")]
+    output: PathBuf,
+    /// Write files of so many cells each
+    #[arg(long, value_name = "CELLS", value_parser = clap::value_parser!(u64).range(1..))]
+    cells_per_file: Option<u64>,
+    /// Put the cells of all files into a random order
+    #[arg(long)]
+    shuffle: bool,
+    /// Seed of the random order
+    #[arg(long, default_value_t = 42)]
+    seed: u64,
+    /// gzip, gzip:LEVEL (1 to 9) or none
+    #[arg(long, default_value = "gzip:4", value_name = "HOW")]
+    compression: Compression,
+    /// Values of one chunk
+    #[arg(long, value_name = "VALUES", default_value_t = 65_536,
+          value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
+    chunk: u32,
+    /// Store arrays in one piece rather than in chunks: fastest to read; needs --compression none
+    #[arg(long)]
+    contiguous: bool,
+    /// Type of the values: keep, narrowest (that holds them all exactly), or int8 … float64
+    #[arg(long, value_name = "TYPE", default_value = "keep")]
+    dtype: Dtype,
+    /// Where the files have different genes: same (an error), union or intersection
+    #[arg(long, value_name = "WHICH", default_value = "same")]
+    genes: GeneChoice,
+    /// The matrix to read: X, layers.NAME or raw.X; it becomes X
+    #[arg(long, default_value = "X", value_name = "MATRIX")]
+    matrix: MatrixKey,
+    /// The column of var that holds the gene ids [default: its index]
+    #[arg(long, value_name = "COLUMN")]
+    gene_id_column: Option<String>,
+    /// Memory for cells under way, such as 300MB or 2GiB
+    #[arg(long, value_name = "BYTES", default_value = "1GiB")]
+    memory: MemorySize,
+    /// Go on where a conversion with the same settings was killed: finished files are kept
+    #[arg(long)]
+    resume: bool,
+}
+
+/// Less memory than this is not enough for a chunk of each array and thread.
+const LEAST_MEMORY: u64 = 32 << 20;
+
+/// Converts, and says what was written.
+///
+/// # Errors
+/// Files that cannot be read, matched or written.
+pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
+    let storage = match (args.contiguous, args.compression) {
+        (true, Compression(None)) => Storage::Contiguous,
+        (true, Compression(Some(_))) => {
+            anyhow::bail!("--contiguous arrays cannot be compressed\nhint: add --compression none")
+        }
+        (false, Compression(gzip)) => Storage::Chunked {
+            len: args.chunk,
+            gzip,
+        },
+    };
+    if args.memory.0 < LEAST_MEMORY {
+        anyhow::bail!(
+            "--memory {} is too little\nhint: give at least 32MiB",
+            args.memory
+        );
+    }
+    let config = ConvertConfig {
+        inputs: expand_paths(&args.files)?,
+        output: args.output,
+        open: OpenOptions {
+            matrix: args.matrix,
+            gene_id_column: args.gene_id_column,
+            ..OpenOptions::default()
+        },
+        cells_per_file: args.cells_per_file,
+        shuffle: args.shuffle.then_some(args.seed),
+        storage,
+        dtype: args.dtype,
+        genes: args.genes,
+        memory_bytes: args.memory.0,
+        resume: args.resume,
+    };
+    let bar = new_bar();
+    let done = convert(&config, &mut |what, share| {
+        bar.set_message(what);
+        bar.set_position((share * 1000.0) as u64);
+    });
+    bar.finish_and_clear();
+    let done = done?;
+    if done.num_changed > 0 {
+        eprintln!(
+            "warning: {} values are not exactly what they were: {} does not hold them\n\
+             hint: --dtype narrowest finds a type that does",
+            done.num_changed,
+            done.kind.name()
+        );
+    }
+    if !done.left_out.is_empty() {
+        eprintln!("note: left out: {}", done.left_out.join(", "));
+    }
+    for output in &done.outputs {
+        println!("{}", output.display());
+    }
+    eprintln!(
+        "{} cells × {} genes, values of {}",
+        done.num_cells,
+        done.num_genes,
+        done.kind.name()
+    );
+    Ok(())
+}
+
+fn new_bar() -> ProgressBar {
+    if !std::io::stderr().is_terminal() {
+        return ProgressBar::hidden();
+    }
+    let style = ProgressStyle::with_template("{msg} {wide_bar} {percent} % {eta}");
+    let bar = ProgressBar::new(1000);
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
