@@ -77,6 +77,9 @@ struct Sums {
     middles: Vec<Sketch>,
 }
 
+/// A file whose first rows were read: its columns' genes, and its number of cells.
+type FileStart = (Vec<u32>, u64);
+
 /// Reads the files.
 ///
 /// # Errors
@@ -100,7 +103,7 @@ pub fn gene_stats(request: &Request, progress: Progress<'_>) -> Result<GeneStats
         let first = (rows.first == 0).then(|| (columns, rows.source.num_cells()));
         Ok((first, values(rows, &request.transform)?))
     };
-    let merge = |(first, values): (Option<(Vec<u32>, u64)>, Vec<(u32, f32)>)| {
+    let merge = |(first, values): (Option<FileStart>, Vec<(u32, f32)>)| {
         if let Some((columns, cells)) = first {
             for gene in columns {
                 num_cells
