@@ -8,7 +8,7 @@ use crate::cell::CellSource;
 use crate::h5ad::{H5ad, VarColumn};
 use crate::vocab::canonical_gene_id;
 
-/// Names of the sets, in the order of [`members`]: those that scanpy's tutorials use.
+/// Names of the sets, in the order of the bits of [`Members`]: those that scanpy's tutorials use.
 pub(super) const NAMES: [&str; 3] = ["mt", "ribo", "hb"];
 
 /// What a column of symbols may be called, where none is named.

@@ -7,7 +7,7 @@
 //! order of the gene list, where scanpy leaves their order to the sort of the machine at hand.
 //!
 //! Two passes over the files, a sum and a sum of squares for each gene and batch: memory does not
-//! grow with the number of cells. [`job`] runs it, [`file`] writes and reads the result.
+//! grow with the number of cells. [`job`] runs it, [`mod@file`] writes and reads the result.
 
 mod batches;
 mod file;
