@@ -24,8 +24,10 @@
 //! | 6 | [`train`] | the loop, hooks, checkpoints, evaluation |
 //! | 7 | [`infer`] | embeddings and predictions of cells, put back into h5ad |
 //! | 7 | [`quickstart`] | a first run, on simulated cells or the user's |
-//! | 8 | [`cli`] | one file per subcommand: flags and `run`, no logic |
+//! | 8 | [`assess`] | how good a checkpoint is: figures, intervals, baselines, files to look at |
+//! | 9 | [`cli`] | one file per subcommand: flags and `run`, no logic |
 
+pub mod assess;
 pub mod buffers;
 pub mod cell;
 pub mod cli;

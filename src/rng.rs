@@ -30,6 +30,8 @@ pub enum Stream {
     Balance = 9,
     /// Keys of orders whose positions are computed one by one; id = 0, or index of the group + 1.
     Permute = 10,
+    /// Which cells or groups a bootstrap draws; id = number of the resample.
+    Bootstrap = 11,
 }
 
 /// The generator of one stream.

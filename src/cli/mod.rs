@@ -11,6 +11,7 @@ mod check;
 mod cls;
 mod convert;
 mod embed;
+mod eval;
 pub mod failure;
 mod files;
 mod genes;
@@ -58,6 +59,8 @@ pub enum Command {
     Convert(Box<convert::ConvertArgs>),
     /// Embed cells or genes with a trained model
     Embed(embed::EmbedArgs),
+    /// Evaluate a trained model: every figure next to its baseline, with confidence intervals
+    Eval(Box<eval::EvalArgs>),
     /// Rank genes, tell their figures
     Genes(genes::GenesArgs),
     /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
@@ -84,6 +87,7 @@ impl Command {
             Self::Cls(args) => cls::run(*args, Job::Cls),
             Self::Convert(args) => convert::run(*args),
             Self::Embed(args) => embed::run(args),
+            Self::Eval(args) => eval::run(*args),
             Self::Genes(args) => genes::run(args),
             Self::Info(args) => info::run(args),
             Self::Mlm(args) => mlm::run(*args),

@@ -1,4 +1,4 @@
-//! Flags that `embed` and `predict` share: the checkpoint, the files, how they are read, and where
+//! Flags that `embed`, `predict` and `eval` share: the checkpoint, the files, how they are read, and where
 //! the results go.
 
 use std::path::{Path, PathBuf};
@@ -17,12 +17,19 @@ pub(super) struct ReadingFlags {
     /// The h5ad files, with braces ({0..43}, {a,b}) and globs
     #[arg(value_name = "FILE", required = true)]
     files: Vec<String>,
-    /// Checkpoint folder, or run folder: its checkpoint-best, else its last one
-    #[arg(long, value_name = "FOLDER", alias = "pretrained-model-path")]
-    checkpoint: PathBuf,
+    #[command(flatten)]
+    model: ModelFlags,
     /// obs columns whose values the model may see; its other phenotypes are masked
     #[arg(long, value_name = "COLUMN", num_args = 1..)]
     visible_phenotypes: Vec<String>,
+}
+
+/// The checkpoint, and how files are read for it.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct ModelFlags {
+    /// Checkpoint folder, or run folder: its checkpoint-best, else its last one
+    #[arg(long, value_name = "FOLDER", alias = "pretrained-model-path")]
+    checkpoint: PathBuf,
     /// Matrix to read: X, layers.NAME or raw.X
     #[arg(long, default_value = "X")]
     matrix: MatrixKey,
@@ -74,6 +81,19 @@ impl ReadingFlags {
         Ok(expand_paths(&self.files)?)
     }
 
+    pub(super) fn open(&self) -> Result<Checkpoint> {
+        self.model.open()
+    }
+
+    pub(super) fn reading(&self) -> Reading {
+        Reading {
+            visible: self.visible_phenotypes.clone(),
+            ..self.model.reading()
+        }
+    }
+}
+
+impl ModelFlags {
     /// Opens the checkpoint, having set the number of threads.
     pub(super) fn open(&self) -> Result<Checkpoint> {
         if let Some(threads) = self.threads {
@@ -106,7 +126,7 @@ impl ReadingFlags {
                 batch_cells: self.per_device_eval_batch_size,
                 ..LoaderConfig::default()
             },
-            visible: self.visible_phenotypes.clone(),
+            visible: Vec::new(),
             min_gene_overlap: self.min_gene_overlap,
             allow_scaled: self.allow_scaled,
         }

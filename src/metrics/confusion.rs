@@ -42,8 +42,13 @@ impl Confusion {
 
     /// Counts one prediction; classes beyond the matrix are a caller's error and are not counted.
     pub fn add(&mut self, truth: usize, predicted: usize) {
+        self.add_times(truth, predicted, 1);
+    }
+
+    /// Counts the same prediction `times` times.
+    pub fn add_times(&mut self, truth: usize, predicted: usize, times: u64) {
         if truth < self.num_classes && predicted < self.num_classes {
-            self.counts[truth * self.num_classes + predicted] += 1;
+            self.counts[truth * self.num_classes + predicted] += times;
         }
     }
 

@@ -13,6 +13,7 @@ const TOP: usize = 3;
 pub struct Predictions {
     confusion: Confusion,
     truths: Vec<u32>,        // [N]
+    answers: Vec<u32>,       // [N]
     probabilities: Vec<f32>, // [N, C]
     log_loss_sum: f64,
     right_in_top: u64,
@@ -66,6 +67,24 @@ impl Figures {
         "auroc",
     ];
 
+    /// What follows from a confusion matrix, and the figures that do not.
+    pub(super) fn new(m: &Confusion, top3_accuracy: f64, log_loss: f64, areas: &[f64]) -> Self {
+        Self {
+            accuracy: m.accuracy(),
+            balanced_accuracy: m.balanced_accuracy(),
+            macro_precision: m.macro_precision(),
+            macro_recall: m.macro_recall(),
+            macro_f1: m.macro_f1(),
+            weighted_f1: m.weighted_f1(),
+            f1_harmonic: m.f1_harmonic(),
+            top3_accuracy,
+            mcc: m.mcc(),
+            kappa: m.kappa(),
+            auroc: (!areas.is_empty()).then(|| mean(areas.iter().copied())),
+            log_loss,
+        }
+    }
+
     /// Those of [`Figures::NAMES`] that exist.
     pub fn named(&self) -> impl Iterator<Item = (&'static str, f64)> {
         let values = [
@@ -112,14 +131,13 @@ impl Predictions {
         if truth >= num_classes || probabilities.len() != num_classes {
             return;
         }
-        self.confusion.add(truth, argmax(probabilities));
-        let own = probabilities[truth];
-        let is_before = |(class, &p): (usize, &f64)| p > own || (p == own && class < truth);
-        let before = probabilities.iter().enumerate().filter(|&c| is_before(c));
-        self.right_in_top += u64::from(before.count() < TOP);
-        self.log_loss_sum -= own.max(f64::EPSILON).ln();
+        let answer = argmax(probabilities);
+        self.confusion.add(truth, answer);
+        self.right_in_top += u64::from(is_in_top(probabilities, truth));
+        self.log_loss_sum += log_loss(probabilities[truth]);
         if self.keeps_all {
             self.truths.push(truth as u32);
+            self.answers.push(answer as u32);
             self.probabilities
                 .extend(probabilities.iter().map(|&p| p as f32));
         }
@@ -156,26 +174,60 @@ impl Predictions {
         (0..num_classes).map(of).collect()
     }
 
+    /// The true class of each; none where they are not kept.
+    pub fn truths(&self) -> &[u32] {
+        &self.truths
+    }
+
+    /// The class answered for each; none where they are not kept.
+    pub fn answers(&self) -> &[u32] {
+        &self.answers
+    }
+
+    /// The probabilities of each, \[C\]; none where they are not kept.
+    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
+        let num_classes = self.confusion.num_classes();
+        self.probabilities.chunks_exact(num_classes.max(1))
+    }
+
+    /// Those predictions alone whose numbers, from 0, are `chosen`, as far as they are kept.
+    #[must_use]
+    pub fn of(&self, chosen: impl IntoIterator<Item = usize>) -> Self {
+        let num_classes = self.confusion.num_classes();
+        let mut part = Self::new(num_classes);
+        for number in chosen.into_iter().filter(|&n| n < self.truths.len()) {
+            let row = &self.probabilities[number * num_classes..][..num_classes];
+            let row: Vec<f64> = row.iter().map(|&p| f64::from(p)).collect();
+            part.add(self.truths[number] as usize, &row);
+        }
+        part
+    }
+
     /// All figures.
     pub fn figures(&self) -> Figures {
         let m = &self.confusion;
         let per_cell = 1.0 / (m.total() as f64).max(1.0);
         let areas: Vec<f64> = self.auroc_per_class().into_iter().flatten().collect();
-        Figures {
-            accuracy: m.accuracy(),
-            balanced_accuracy: m.balanced_accuracy(),
-            macro_precision: m.macro_precision(),
-            macro_recall: m.macro_recall(),
-            macro_f1: m.macro_f1(),
-            weighted_f1: m.weighted_f1(),
-            f1_harmonic: m.f1_harmonic(),
-            top3_accuracy: self.right_in_top as f64 * per_cell,
-            mcc: m.mcc(),
-            kappa: m.kappa(),
-            auroc: (!areas.is_empty()).then(|| mean(areas.into_iter())),
-            log_loss: self.log_loss_sum * per_cell,
-        }
+        Figures::new(
+            m,
+            self.right_in_top as f64 * per_cell,
+            self.log_loss_sum * per_cell,
+            &areas,
+        )
     }
+}
+
+/// Whether `class` is among the [`TOP`] most probable, the first of equals first.
+pub(super) fn is_in_top<T: PartialOrd + Copy>(probabilities: &[T], class: usize) -> bool {
+    let own = probabilities[class];
+    let is_before = |(other, &p): (usize, &T)| p > own || (p == own && other < class);
+    let before = probabilities.iter().enumerate().filter(|&c| is_before(c));
+    before.count() < TOP
+}
+
+/// The loss of giving the true class this probability, in nats.
+pub(super) fn log_loss(probability: f64) -> f64 {
+    -probability.max(f64::EPSILON).ln()
 }
 
 /// The place of the greatest value, the first of equals; 0 where there is none.

@@ -161,7 +161,8 @@ impl Classification {
 }
 
 impl MajorityFigures {
-    fn new(class: String, constant: &Confusion) -> Self {
+    /// Those of the matrix of always answering `class`.
+    pub fn new(class: String, constant: &Confusion) -> Self {
         Self {
             class,
             accuracy: constant.accuracy(),

@@ -147,7 +147,7 @@ impl Classes {
     }
 
     /// The class of a value as obs spells it; `None` where it is none of them.
-    fn class_of(&self, value: &str) -> Option<u32> {
+    pub fn class_of(&self, value: &str) -> Option<u32> {
         let token = phenotype_token(value);
         match &self.positive {
             Some(positive) => Some(u32::from(token == *positive)),

@@ -6,14 +6,13 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-use super::class_figures::Classification;
 use super::classes::Classes;
 use super::data::{Data, Files};
 use super::figures::Evaluation;
+use super::held_out::HeldOut;
 use super::labelled::Labelled;
 use super::memory::{self, Footprint, LabelRate};
 use super::run::{Asked, Prepared, run};
@@ -22,10 +21,8 @@ use super::task::Task;
 use super::trainer::Outcome;
 use crate::cell::PackedBatch;
 use crate::config::{ClassWeights, FreezeEncoder, Job, RunConfig};
-use crate::loader::{
-    ClassCollator, DataSet, Loader, LoaderConfig, NO_CLASS, Sampler, SamplerConfig, Selection,
-};
-use crate::metrics::{Figures, Predictions, softmax};
+use crate::loader::{ClassCollator, Loader};
+use crate::metrics::Figures;
 use crate::model::{
     DropoutKey, GeneBertConfig, GeneBertForSequenceClassification, Gradients, LossConfig, LossSum,
 };
@@ -35,17 +32,6 @@ struct CellClasses {
     model: GeneBertForSequenceClassification,
     loss: LossConfig,
     held_out: Option<HeldOut>,
-}
-
-/// The cells that a classifier is evaluated on.
-struct HeldOut {
-    data: Arc<DataSet>,
-    cells: Selection,
-    class_of: Arc<[u32]>,
-    classes: Classes,
-    majority: usize,
-    order: SamplerConfig,
-    loader: LoaderConfig,
 }
 
 impl Task for CellClasses {
@@ -75,79 +61,8 @@ impl Task for CellClasses {
 }
 
 /// The class of each cell of a batch.
-fn labels(batch: &PackedBatch) -> Vec<u32> {
+pub(super) fn labels(batch: &PackedBatch) -> Vec<u32> {
     batch.labels.iter().map(|label| label.token).collect()
-}
-
-impl HeldOut {
-    /// Those of `cells` that have a class.
-    fn new(
-        config: &RunConfig,
-        (data, cells): (&Arc<DataSet>, &Selection),
-        class_of: Arc<[u32]>,
-        classes: &Classes,
-        majority: usize,
-    ) -> Result<Self> {
-        let selected = cells.cells(data.len());
-        let kept: Vec<u64> = selected
-            .filter(|&cell| class_of[cell as usize] != NO_CLASS)
-            .collect();
-        let without = cells.len(data.len()) - kept.len() as u64;
-        if kept.is_empty() {
-            bail!(
-                "obs column `{}`: no evaluation cell has a class\nhint: give other \
-                 --eval_data_paths, or --eval_fraction 0 to go without evaluation",
-                classes.category
-            );
-        }
-        if without > 0 {
-            println!("Left out: {without} held-out cells without a class");
-        }
-        Ok(Self {
-            data: Arc::clone(data),
-            cells: Selection::Rows(kept.into()),
-            class_of,
-            classes: classes.clone(),
-            majority,
-            order: config.eval_sampler_config(),
-            loader: config.eval_loader_config(),
-        })
-    }
-
-    fn evaluate(
-        &self,
-        model: &GeneBertForSequenceClassification,
-        step: u64,
-        epoch: f64,
-    ) -> Result<Evaluation> {
-        let began = Instant::now();
-        let sampler = Sampler::new(self.order.clone(), self.cells.clone(), self.data.len())?;
-        let data = Arc::clone(&self.data);
-        let collator = Arc::new(ClassCollator::new(Arc::clone(&self.class_of)));
-        let mut loader = Loader::new(data, sampler, collator, self.loader.clone())?;
-        let mut predictions = Predictions::new(self.classes.len());
-        while let Some(batch) = loader.next_batch()? {
-            if batch.num_cells() == 0 {
-                continue;
-            }
-            let logits = model.forward(&batch, None)?; // [B, classes]
-            let logits = logits.to_vec2::<f32>()?;
-            for (truth, logits) in labels(&batch).into_iter().zip(logits) {
-                predictions.add(truth as usize, &softmax(&logits));
-            }
-        }
-        let found = Classification::new(&self.classes, &predictions, self.majority);
-        Ok(Evaluation {
-            step,
-            epoch,
-            num_cells: found.num_cells,
-            eval_loss: (found.num_cells > 0).then_some(found.figures.log_loss),
-            genes: None,
-            phenotypes: Vec::new(),
-            classification: Some(found),
-            seconds: began.elapsed().as_secs_f64(),
-        })
-    }
 }
 
 /// Trains a classifier as `config` says; otherwise as [`super::pretrain::pretrain`].
@@ -215,13 +130,20 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
                 classes.of_cells(eval, unknown)?
             };
             let majority = labelled.majority();
-            Some(HeldOut::new(
-                config,
+            let held_out = HeldOut::new(
                 (eval, cells),
                 class_of,
                 &classes,
                 majority,
-            )?)
+                (config.eval_sampler_config(), config.eval_loader_config()),
+            )?;
+            if held_out.num_without > 0 {
+                println!(
+                    "Left out: {} held-out cells without a class",
+                    held_out.num_without
+                );
+            }
+            Some(held_out)
         }
     };
     let labelled = if config.balanced_dataset {

@@ -208,29 +208,42 @@ impl Data {
     /// # Errors
     /// Unreadable cells.
     pub fn gene_weights(&self, config: &RunConfig, start: &Start) -> Result<Option<Vec<f64>>> {
-        if config.absent_gene_sampling == AbsentGeneSampling::Uniform {
-            return Ok(None);
-        }
-        let sampler = self.looking_sampler(config)?;
-        let data = Arc::clone(&self.train);
-        let settings = config.eval_loader_config();
-        let mut loader = Loader::new(data, sampler, Arc::new(PlainCollator), settings)?;
-        let vocabulary = &start.vocabulary;
-        let mut weights = vec![0.0; vocabulary.genes().len()];
-        let mut num_cells = 0;
-        while num_cells < WEIGHT_CELLS {
-            let Some(batch) = loader.next_batch()? else {
-                break;
-            };
-            num_cells += batch.num_cells() as u64;
-            for &token_type in &batch.token_type_ids {
-                if let Some(gene) = vocabulary.type_gene(token_type) {
-                    weights[gene.0 as usize] += 1.0;
-                }
+        let by_frequency = config.absent_gene_sampling == AbsentGeneSampling::Frequency;
+        by_frequency
+            .then(|| gene_weights(config, start, &self.train, &self.train_cells))
+            .transpose()
+    }
+}
+
+/// How often each gene is expressed in the first training `cells` of `data`.
+///
+/// # Errors
+/// Unreadable cells.
+pub fn gene_weights(
+    config: &RunConfig,
+    start: &Start,
+    data: &Arc<DataSet>,
+    cells: &Selection,
+) -> Result<Vec<f64>> {
+    let order = config.looking_sampler_config();
+    let sampler = Sampler::new(order, cells.clone(), data.len())?;
+    let settings = config.eval_loader_config();
+    let mut loader = Loader::new(Arc::clone(data), sampler, Arc::new(PlainCollator), settings)?;
+    let vocabulary = &start.vocabulary;
+    let mut weights = vec![0.0; vocabulary.genes().len()];
+    let mut num_cells = 0;
+    while num_cells < WEIGHT_CELLS {
+        let Some(batch) = loader.next_batch()? else {
+            break;
+        };
+        num_cells += batch.num_cells() as u64;
+        for &token_type in &batch.token_type_ids {
+            if let Some(gene) = vocabulary.type_gene(token_type) {
+                weights[gene.0 as usize] += 1.0;
             }
         }
-        Ok(Some(weights))
     }
+    Ok(weights)
 }
 
 /// Cells kept and held out, by a draw for each cell.

@@ -7,20 +7,19 @@
 //! bins, for genes); `accuracy_whole_vocabulary` takes it over all tokens. `eval_loss` is the plain
 //! cross entropy in nats, without label smoothing.
 
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
 
+use super::answers::{Answer, Answers, Collected, ColumnAnswers, GeneAnswers};
 use super::baseline::Baselines;
-use super::figures::{Evaluation, GeneFigures, PhenotypeFigures, Setting};
+use super::figures::{Evaluation, PhenotypeFigures, Setting};
 use crate::cell::PackedBatch;
 use crate::loader::{
     DataSet, EvalMasking, Loader, LoaderConfig, MlmCollator, MlmConfig, Sampler, SamplerConfig,
     Selection, Shuffle,
 };
-use crate::metrics::{Predictions, argmax, softmax};
 use crate::model::GeneBertForMaskedLM;
 use crate::vocab::Vocabulary;
 
@@ -34,6 +33,8 @@ pub struct Evaluator {
     pub vocabulary: Arc<Vocabulary>,
     /// The phenotypes that a cell carries.
     pub phenotypes: Vec<String>,
+    /// Those of them that are predicted.
+    pub asked: Vec<String>,
     /// How training masks, which the first pass repeats.
     pub masking: MlmConfig,
     /// How often each gene is expressed, where absent genes are drawn by it.
@@ -44,45 +45,6 @@ pub struct Evaluator {
     pub loader: LoaderConfig,
     /// What constant answers reach.
     pub baselines: Baselines,
-}
-
-/// A labelled position and what the model says of it.
-struct Answer<'a> {
-    logits: &'a [f32],
-    truth: u32,
-    token_type: u32,
-}
-
-/// Right answers within the category and over all tokens.
-struct Tally {
-    ids: Range<u32>,
-    predictions: Predictions,
-    right_in_whole: u64,
-    right_by_baseline: u64,
-}
-
-impl Tally {
-    fn new(ids: Range<u32>, predictions: Predictions) -> Self {
-        Self {
-            ids,
-            predictions,
-            right_in_whole: 0,
-            right_by_baseline: 0,
-        }
-    }
-
-    fn add(&mut self, answer: &Answer<'_>, baseline: Option<u32>) {
-        let Answer { logits, truth, .. } = *answer;
-        let within = &logits[self.ids.start as usize..self.ids.end as usize];
-        let class = (truth - self.ids.start) as usize;
-        self.predictions.add(class, &softmax(within));
-        self.right_in_whole += u64::from(argmax(logits) == truth as usize);
-        self.right_by_baseline += u64::from(baseline == Some(truth));
-    }
-
-    fn share(&self, right: u64) -> f64 {
-        right as f64 / (self.predictions.len() as f64).max(1.0)
-    }
 }
 
 /// Cross entropy of one row, in nats.
@@ -104,87 +66,119 @@ impl Evaluator {
         epoch: f64,
     ) -> Result<Evaluation> {
         let began = Instant::now();
+        let found = self.collect(model, &mut |_| ())?;
+        let phenotypes = found.columns.iter().map(|column| self.figures_of(column));
+        Ok(Evaluation {
+            step,
+            epoch,
+            num_cells: found.num_cells,
+            eval_loss: found.eval_loss,
+            genes: found.genes.figures(),
+            phenotypes: phenotypes.collect(),
+            classification: None,
+            seconds: began.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// How often [`Evaluator::collect`] reads every cell.
+    pub fn num_passes(&self) -> u64 {
+        let one_by_one = if self.phenotypes.len() > 1 {
+            self.asked.len() as u64
+        } else {
+            0
+        };
+        1 + u64::from(!self.asked.is_empty()) + one_by_one
+    }
+
+    /// All answers of `model`. `seen` is told of each batch how many cells it had.
+    ///
+    /// # Errors
+    /// As [`Evaluator::evaluate`].
+    pub fn collect(
+        &self,
+        model: &GeneBertForMaskedLM,
+        seen: &mut dyn FnMut(u64),
+    ) -> Result<Collected> {
         let mut loss_sum = 0.0;
         let mut num_labels = 0u64;
-        let bins = self.vocabulary.bin_ids();
-        let mut genes = Tally::new(bins.clone(), Predictions::without_curves(bins.len()));
-        let num_cells = self.pass(model, &EvalMasking::Random, |answer| {
+        let mut genes = GeneAnswers::new(self.vocabulary.bin_ids());
+        let num_cells = self.pass((model, &EvalMasking::Random), seen, |answer| {
             loss_sum += cross_entropy(answer.logits, answer.truth as usize);
             num_labels += 1;
             if let Some(gene) = self.vocabulary.type_gene(answer.token_type) {
                 genes.add(answer, self.baselines.gene_mode(gene));
             }
         })?;
-        Ok(Evaluation {
-            step,
-            epoch,
+        let mut columns = Vec::new();
+        if !self.asked.is_empty() {
+            columns = self.hiding(
+                (model, &EvalMasking::AllPhenotypes),
+                Setting::AllHidden,
+                seen,
+            )?;
+        }
+        if self.phenotypes.len() > 1 {
+            for phenotype in &self.asked {
+                let masking = EvalMasking::Phenotype(phenotype.clone());
+                columns.extend(self.hiding((model, &masking), Setting::OthersVisible, seen)?);
+            }
+        }
+        Ok(Collected {
             num_cells,
             eval_loss: (num_labels > 0).then(|| loss_sum / num_labels as f64),
-            genes: gene_figures(&genes),
-            phenotypes: self.phenotype_figures(model)?,
-            classification: None,
-            seconds: began.elapsed().as_secs_f64(),
+            genes,
+            columns,
         })
     }
 
-    fn phenotype_figures(&self, model: &GeneBertForMaskedLM) -> Result<Vec<PhenotypeFigures>> {
-        let mut figures = Vec::new();
-        if !self.phenotypes.is_empty() {
-            figures = self.hiding(model, &EvalMasking::AllPhenotypes, Setting::AllHidden)?;
-        }
-        if self.phenotypes.len() > 1 {
-            for phenotype in &self.phenotypes {
-                let masking = EvalMasking::Phenotype(phenotype.clone());
-                figures.extend(self.hiding(model, &masking, Setting::OthersVisible)?);
-            }
-        }
-        Ok(figures)
-    }
-
-    /// Figures of the phenotypes that `masking` hides.
+    /// Answers for the phenotypes that `masking` hides, where there are any.
     fn hiding(
         &self,
-        model: &GeneBertForMaskedLM,
-        masking: &EvalMasking,
+        (model, masking): (&GeneBertForMaskedLM, &EvalMasking),
         setting: Setting,
-    ) -> Result<Vec<PhenotypeFigures>> {
+        seen: &mut dyn FnMut(u64),
+    ) -> Result<Vec<ColumnAnswers>> {
         let vocabulary = &self.vocabulary;
-        let mut tallies = Vec::new();
-        for category in &self.phenotypes {
+        let mut columns = Vec::new();
+        for category in &self.asked {
             let ids = (
                 vocabulary.category_type(category),
                 vocabulary.category_ids(category),
             );
             if let (Some(token_type), Some(ids)) = ids {
-                let predictions = Predictions::new(ids.len());
-                tallies.push((token_type, category, Tally::new(ids, predictions)));
+                let column = ColumnAnswers {
+                    category: category.clone(),
+                    setting,
+                    answers: Answers::new(ids),
+                };
+                columns.push((token_type, column));
             }
         }
-        self.pass(model, masking, |answer| {
-            for (token_type, _, tally) in &mut tallies {
+        self.pass((model, masking), seen, |answer| {
+            for (token_type, column) in &mut columns {
                 if *token_type == answer.token_type {
-                    tally.add(answer, None);
+                    column.answers.add(answer);
                 }
             }
         })?;
-        let answered = tallies
-            .into_iter()
-            .filter(|(_, _, tally)| !tally.predictions.is_empty());
-        Ok(answered
-            .map(|(_, category, tally)| self.figures_of(category, setting, &tally))
+        let columns = columns.into_iter().map(|(_, column)| column);
+        Ok(columns
+            .filter(|column| !column.answers.cells.is_empty())
             .collect())
     }
 
-    fn figures_of(&self, category: &str, setting: Setting, tally: &Tally) -> PhenotypeFigures {
+    /// The figures of one phenotype, next to the majority's.
+    pub fn figures_of(&self, column: &ColumnAnswers) -> PhenotypeFigures {
+        let (category, answers) = (&column.category, &column.answers);
         let majority = self.baselines.majority(category);
-        let class = majority.map_or(usize::MAX, |id| (id - tally.ids.start) as usize);
-        let constant = tally.predictions.confusion().always(class);
+        let class = majority.map_or(usize::MAX, |id| answers.class_of(id));
+        let constant = answers.predictions.confusion().always(class);
         PhenotypeFigures {
             category: category.to_owned(),
-            setting,
-            num_cells: tally.predictions.len(),
-            figures: tally.predictions.figures(),
-            accuracy_whole_vocabulary: tally.share(tally.right_in_whole),
+            setting: column.setting,
+            num_cells: answers.predictions.len(),
+            figures: answers.predictions.figures(),
+            accuracy_whole_vocabulary: answers.accuracy_in_whole(),
             majority: self.baselines.majority_text(&self.vocabulary, category),
             majority_accuracy: constant.accuracy(),
             majority_balanced_accuracy: constant.balanced_accuracy(),
@@ -195,8 +189,8 @@ impl Evaluator {
     /// Shows every labelled position of every cell to `see`; returns the number of cells.
     fn pass(
         &self,
-        model: &GeneBertForMaskedLM,
-        masking: &EvalMasking,
+        (model, masking): (&GeneBertForMaskedLM, &EvalMasking),
+        seen: &mut dyn FnMut(u64),
         mut see: impl FnMut(&Answer<'_>),
     ) -> Result<u64> {
         let weights = self.gene_weights.as_deref();
@@ -213,6 +207,7 @@ impl Evaluator {
         while let Some(batch) = loader.next_batch()? {
             num_cells += batch.num_cells() as u64;
             show(model, &batch, &mut see)?;
+            seen(batch.num_cells() as u64);
         }
         Ok(num_cells)
     }
@@ -229,25 +224,20 @@ fn show(
     let logits = model.forward(batch, None)?; // [num_labels, vocab]
     let width = logits.dim(1)?;
     let logits = logits.flatten_all()?.to_vec1::<f32>()?;
+    let mut place = 0;
     for (label, logits) in batch.labels.iter().zip(logits.chunks_exact(width)) {
         let token_type = batch.token_type_ids[label.position as usize];
+        while batch.cu_seqlens[place + 1] <= label.position {
+            place += 1;
+        }
         see(&Answer {
+            cell: batch.cells[place],
             logits,
             truth: label.token,
             token_type,
         });
     }
     Ok(())
-}
-
-fn gene_figures(genes: &Tally) -> Option<GeneFigures> {
-    let num_genes = genes.predictions.len();
-    (num_genes > 0).then(|| GeneFigures {
-        num_genes,
-        figures: genes.predictions.figures(),
-        accuracy_whole_vocabulary: genes.share(genes.right_in_whole),
-        mode_accuracy: genes.share(genes.right_by_baseline),
-    })
 }
 
 #[cfg(test)]
@@ -258,25 +248,5 @@ mod tests {
     fn cross_entropy_of_equal_logits_is_the_logarithm_of_their_number() {
         assert!((cross_entropy(&[5.0; 8], 3) - 8f64.ln()).abs() < 1e-12);
         assert!(cross_entropy(&[0.0, 100.0], 1) < 1e-12);
-    }
-
-    #[test]
-    fn the_choice_is_within_the_category() {
-        let mut tally = Tally::new(4..6, Predictions::new(2));
-        let logits = [0.0, 9.0, 0.0, 0.0, 1.0, 2.0, 9.5];
-        tally.add(
-            &Answer {
-                logits: &logits,
-                truth: 5,
-                token_type: 1,
-            },
-            Some(4),
-        );
-        let figures = (
-            tally.predictions.figures().accuracy,
-            tally.right_in_whole,
-            tally.right_by_baseline,
-        );
-        assert_eq!(figures, (1.0, 0, 0));
     }
 }

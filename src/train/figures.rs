@@ -206,7 +206,8 @@ impl Evaluation {
     }
 }
 
-pub(super) fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+/// Rows as text, every column as wide as its widest cell; the first row is the head.
+pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |c: usize| {
         rows.iter()
             .map(|row| row[c].chars().count())

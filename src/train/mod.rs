@@ -2,12 +2,13 @@
 //!
 //! [`run`] goes from a resolved configuration to a trained model, with what the [`task`] brings
 //! ([`pretrain`], [`classify`]): [`data`] opens and divides the cells, [`start`] settles vocabulary and weights,
-//! [`trainer`] is the loop, [`evaluate`] measures on held-out cells next to [`baseline`]s and gives
-//! [`figures`]; [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
+//! [`trainer`] is the loop, [`evaluate`] and [`held_out`] measure on held-out cells next to [`baseline`]s
+//! and give [`answers`] and [`figures`]; [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
 //! Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are [`hooks`] of the loop;
 //! the loop knows none of them. Resuming is exact to the bit: all that a step depends on is its
 //! number, the place in the data, weights and moments.
 
+pub mod answers;
 mod available_memory;
 pub mod baseline;
 pub mod checkpoint;
@@ -17,6 +18,7 @@ pub mod classify;
 pub mod data;
 pub mod evaluate;
 pub mod figures;
+pub mod held_out;
 pub mod hooks;
 mod labelled;
 mod memory;

@@ -101,6 +101,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
             selection: selection.clone(),
             vocabulary: Arc::clone(&start.vocabulary),
             phenotypes: config.included_phenotypes.clone(),
+            asked: config.included_phenotypes.clone(),
             baselines: Baselines::count(
                 &data.train,
                 &data.looking_sampler(config)?,

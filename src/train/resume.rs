@@ -91,7 +91,11 @@ fn with_tokens_of_checkpoint(flags: &RunFlags) -> Result<RunConfig> {
     Ok(config)
 }
 
-fn saved_settings(checkpoint: &Path) -> Result<Settings> {
+/// The settings that a checkpoint was trained with.
+///
+/// # Errors
+/// No `run.toml` in its folder, or one that cannot be read.
+pub fn saved_settings(checkpoint: &Path) -> Result<Settings> {
     let path = checkpoint.join("run.toml");
     Ok(Settings::from_toml(&read_string(&path)?, &path)?)
 }

@@ -4,6 +4,7 @@ mod bad_run;
 mod bad_use;
 mod classify;
 mod convert;
+mod eval;
 mod folder;
 mod genes_rank;
 mod golden_genes;

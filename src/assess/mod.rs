@@ -1,0 +1,23 @@
+//! How good a checkpoint is on given cells: every figure of SPEC §5 with its baseline, in numbers
+//! and for the eye.
+//!
+//! `subject` settles which cells are looked at (the files given, or those that the run itself held
+//! out) and where the constant answers come from; [`assess()`] goes from there to the end: `answer`
+//! lets the model answer, by the code that evaluates in training, with the same masks; `sums` makes
+//! figures of the answers and `intervals` confidence intervals; [`summary`] is what is written as
+//! `metrics.json`; [`output`] puts the folder together, and `table` is for the screen.
+//!
+//! Knows nothing of how a model is trained, and never changes a checkpoint.
+
+mod answer;
+mod intervals;
+mod job;
+pub mod output;
+mod subject;
+pub mod summary;
+mod sums;
+mod table;
+mod units;
+
+pub use job::{Assessed, Column, assess};
+pub use subject::Question;

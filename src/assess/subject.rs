@@ -1,0 +1,269 @@
+//! Which cells are evaluated, and from which others the constant answers come.
+//!
+//! With files, all their cells (or `max_cells` of them), bound as `predict` binds them: a phenotype
+//! that a file lacks is masked there. Without files, the cells that the run held out, bound as in
+//! training, so that the figures are those of the run.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::cell::CellSource;
+use crate::config::RunConfig;
+use crate::h5ad::H5ad;
+use crate::infer::{Checkpoint, Reading};
+use crate::loader::{DataSet, LoaderConfig, Selection};
+use crate::rng::{self, Stream};
+use crate::tokenize::{TokenizeConfig, Tokenizer, UnknownPhenotype};
+use crate::train::data::{Data, Files};
+use crate::train::resume::saved_settings;
+use crate::train::start::Start;
+
+/// What is asked of an evaluation.
+#[derive(Debug, Clone, Default)]
+pub struct Question {
+    /// The files; none: the cells that the run held out.
+    pub files: Vec<PathBuf>,
+    /// How they are read; `visible` is not used.
+    pub reading: Reading,
+    /// Phenotypes to predict; none: all that the model was trained with and a file has.
+    pub phenotypes: Vec<String>,
+    /// obs column by whose values figures are given too.
+    pub group_by: Option<String>,
+    /// Resamples of the bootstrap; 0: no intervals.
+    pub num_resamples: u64,
+    /// obs column whose groups of cells are drawn; `None`: cells are.
+    pub bootstrap_by: Option<String>,
+    /// Seed of masks and resamples; `None`: the run's.
+    pub seed: Option<u64>,
+    /// Probability that a gene is masked; `None`: as in training.
+    pub gene_mask_prob: Option<f64>,
+    /// Evaluate at most this many cells, drawn at random.
+    pub max_cells: Option<u64>,
+    /// The training files, where the run's own paths do not lead to them.
+    pub train_data_paths: Vec<String>,
+}
+
+/// Cells of a data set.
+pub(super) struct Cells {
+    pub(super) data: Arc<DataSet>,
+    pub(super) selection: Selection,
+}
+
+/// What an evaluation looks at.
+pub(super) struct Subject {
+    /// The run's settings.
+    pub(super) config: RunConfig,
+    /// The evaluated cells.
+    pub(super) cells: Cells,
+    /// In words, which they are.
+    pub(super) described: String,
+    /// The files they are in.
+    pub(super) files: Vec<PathBuf>,
+    /// The training cells, where they can be read.
+    pub(super) training: Option<Cells>,
+    /// Vocabulary and tokens of the training cells.
+    pub(super) start: Option<Start>,
+    pub(super) loader: LoaderConfig,
+}
+
+impl Subject {
+    /// Settles all of it.
+    ///
+    /// # Errors
+    /// Files that cannot be read or do not fit the checkpoint; no files given, and the run's own
+    /// are not to be found, or it held no cells out.
+    pub(super) fn settle(checkpoint: &Checkpoint, question: &Question) -> Result<Self> {
+        ensure!(
+            question.max_cells != Some(0),
+            "--max-cells 0: there would be nothing to evaluate\nhint: leave it out to evaluate all \
+             cells"
+        );
+        let mut config = settings(checkpoint, question)?;
+        if let Some(seed) = question.seed {
+            config.seed = seed;
+        }
+        if let Some(probability) = question.gene_mask_prob {
+            ensure!(
+                (0.0..=1.0).contains(&probability),
+                "--gene-mask-prob {probability}: expected a probability, 0 to 1"
+            );
+            config.gene_mask_prob = probability;
+        }
+        if question.files.is_empty() {
+            return Self::of_run(checkpoint, question, config);
+        }
+        let cells = given(checkpoint, question, config.seed)?;
+        let (training, start) = match training(checkpoint, question, &config)? {
+            Some((data, start)) => (Some(data), Some(start)),
+            None => (None, None),
+        };
+        Ok(Self {
+            config,
+            cells,
+            described: "all cells of the files".to_owned(),
+            files: question.files.clone(),
+            training,
+            start,
+            loader: question.reading.loader.clone(),
+        })
+    }
+
+    fn of_run(checkpoint: &Checkpoint, question: &Question, config: RunConfig) -> Result<Self> {
+        let path = checkpoint.path.display();
+        let context = || {
+            format!(
+                "{path}: no files were given, and the run's own cannot be used\nhint: name the \
+                 files to evaluate, or start this where the run was started"
+            )
+        };
+        if config.train_data_paths.is_empty() {
+            bail!("{}", context());
+        }
+        let files = Files::open(&config).with_context(context)?;
+        let (data, start) = bind(checkpoint, &config, &files)?;
+        eprintln!("{}", data.describe());
+        let Some((eval, selection)) = data.eval else {
+            bail!(
+                "{path}: the run held no cells out (--eval_fraction 0)\nhint: name the files to \
+                 evaluate"
+            );
+        };
+        let (source, described) = if files.eval.is_empty() {
+            (&files.train, "the cells that the run held out of its files")
+        } else {
+            (&files.eval, "the run's evaluation files")
+        };
+        let selection = at_most(selection, eval.len(), question.max_cells, config.seed);
+        Ok(Self {
+            cells: Cells {
+                data: eval,
+                selection,
+            },
+            described: described.to_owned(),
+            files: source.iter().map(|file| file.path().to_owned()).collect(),
+            training: Some(Cells {
+                data: data.train,
+                selection: data.train_cells,
+            }),
+            start: Some(start),
+            loader: question.reading.loader.clone(),
+            config,
+        })
+    }
+
+    /// In words, which cells the constant answers come from.
+    pub(super) fn baseline_source(&self) -> &'static str {
+        match self.training {
+            Some(_) => "the training cells",
+            None => {
+                "the evaluated cells themselves, as the training files are not there (the best \
+                 that constant answers can reach)"
+            }
+        }
+    }
+
+    /// The cells that the constant answers come from.
+    pub(super) fn baseline_cells(&self) -> &Cells {
+        self.training.as_ref().unwrap_or(&self.cells)
+    }
+}
+
+/// The run's settings, with the training files as given.
+fn settings(checkpoint: &Checkpoint, question: &Question) -> Result<RunConfig> {
+    let mut config = if checkpoint.path.join("run.toml").is_file() {
+        saved_settings(&checkpoint.path)?.with_defaults()
+    } else {
+        RunConfig {
+            included_phenotypes: checkpoint.tokenize.included_phenotypes.clone(),
+            ..RunConfig::default()
+        }
+    };
+    if !question.train_data_paths.is_empty() {
+        config
+            .train_data_paths
+            .clone_from(&question.train_data_paths);
+    }
+    Ok(config)
+}
+
+/// The files given, each with the phenotypes it has.
+fn given(checkpoint: &Checkpoint, question: &Question, seed: u64) -> Result<Cells> {
+    let (reading, trained) = (&question.reading, &checkpoint.tokenize);
+    let settings = TokenizeConfig {
+        unknown_phenotype: UnknownPhenotype::Mask,
+        min_gene_overlap: reading.min_gene_overlap.unwrap_or(trained.min_gene_overlap),
+        allow_scaled: reading.allow_scaled || trained.allow_scaled,
+        ..trained.clone()
+    };
+    let tokenizer = Tokenizer::new(Arc::clone(&checkpoint.vocabulary), settings)?;
+    let mut members = Vec::new();
+    for path in &question.files {
+        let file = Arc::new(H5ad::open(path, &reading.open)?);
+        let has = |name: &&String| file.obs_column_names().contains(name);
+        let shown = trained.included_phenotypes.iter().filter(has);
+        let shown: Vec<String> = shown.cloned().collect();
+        let bound = Arc::new(tokenizer.bind_showing(file.as_ref(), &shown)?);
+        let (cells, genes) = (file.num_cells(), bound.gene_match());
+        eprintln!("{}: {cells} cells, {genes}", path.display());
+        members.push((file as Arc<dyn CellSource>, bound));
+    }
+    let data = Arc::new(DataSet::new(members));
+    if data.is_empty() {
+        bail!("the files hold no cells\nhint: look at them with `gene-bert info`");
+    }
+    let selection = at_most(Selection::All, data.len(), question.max_cells, seed);
+    Ok(Cells { data, selection })
+}
+
+/// The training cells of the run; `None` where its files are not to be found.
+fn training(
+    checkpoint: &Checkpoint,
+    question: &Question,
+    config: &RunConfig,
+) -> Result<Option<(Cells, Start)>> {
+    let mut config = config.clone();
+    if config.train_data_paths.is_empty() {
+        return Ok(None);
+    }
+    if !config.eval_data_paths.is_empty() || !question.train_data_paths.is_empty() {
+        config.eval_data_paths.clear();
+        config.eval_fraction = 0.0;
+    }
+    let found = Files::open(&config).and_then(|files| bind(checkpoint, &config, &files));
+    match found {
+        Ok((data, start)) => {
+            let cells = Cells {
+                data: data.train,
+                selection: data.train_cells,
+            };
+            Ok(Some((cells, start)))
+        }
+        Err(error) if !question.train_data_paths.is_empty() => {
+            Err(error.context("--train-data-paths"))
+        }
+        Err(error) => {
+            eprintln!("note: the training files cannot be read ({error}); --train-data-paths");
+            Ok(None)
+        }
+    }
+}
+
+fn bind(checkpoint: &Checkpoint, config: &RunConfig, files: &Files) -> Result<(Data, Start)> {
+    let start = Start::new(config, Some(&checkpoint.path), files)?;
+    Ok((Data::bind(config, files, &start)?, start))
+}
+
+/// At most `limit` of the cells, drawn at random, ascending.
+fn at_most(selection: Selection, num_cells: u64, limit: Option<u64>, seed: u64) -> Selection {
+    let Some(limit) = limit.filter(|&limit| limit < selection.len(num_cells)) else {
+        return selection;
+    };
+    let cells: Vec<u64> = selection.cells(num_cells).collect();
+    let mut rng = rng::stream(seed, Stream::Split, 0, 2);
+    let drawn = rand::seq::index::sample(&mut rng, cells.len(), limit as usize);
+    let mut cells: Vec<u64> = drawn.into_iter().map(|i| cells[i]).collect();
+    cells.sort_unstable();
+    Selection::Rows(cells.into())
+}
