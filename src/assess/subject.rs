@@ -1,6 +1,6 @@
 //! Which cells are evaluated, and from which others the constant answers come.
 //!
-//! With files, all their cells (or `max_cells` of them), bound as `predict` binds them: a phenotype
+//! With files, all their cells (those of one part of a split, or `max_cells` of them), bound as `predict` binds them: a phenotype
 //! that a file lacks is masked there. Without files, the cells that the run held out, bound as in
 //! training, so that the figures are those of the run.
 
@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::cell::CellSource;
 use crate::config::RunConfig;
+use crate::file::expand_paths;
 use crate::h5ad::H5ad;
 use crate::infer::{Checkpoint, Reading};
 use crate::loader::{DataSet, LoaderConfig, Selection};
@@ -23,7 +24,7 @@ use crate::train::start::Start;
 /// What is asked of an evaluation.
 #[derive(Debug, Clone, Default)]
 pub struct Question {
-    /// The files; none: the cells that the run held out.
+    /// The files; none: the cells that the run held out, or a part of the run's own files.
     pub files: Vec<PathBuf>,
     /// How they are read; `visible` is not used.
     pub reading: Reading,
@@ -91,10 +92,12 @@ impl Subject {
             );
             config.gene_mask_prob = probability;
         }
-        if question.files.is_empty() {
-            return Self::of_run(checkpoint, question, config);
-        }
-        let cells = given(checkpoint, question, config.seed)?;
+        let files = match (&question.reading.part, question.files.is_empty()) {
+            (None, true) => return Self::of_run(checkpoint, question, config),
+            (Some(_), true) => expand_paths(&config.train_data_paths)?,
+            (_, false) => question.files.clone(),
+        };
+        let cells = given(checkpoint, question, &files, config.seed)?;
         let (training, start) = match training(checkpoint, question, &config)? {
             Some((data, start)) => (Some(data), Some(start)),
             None => (None, None),
@@ -102,8 +105,11 @@ impl Subject {
         Ok(Self {
             config,
             cells,
-            described: "all cells of the files".to_owned(),
-            files: question.files.clone(),
+            described: match &question.reading.part {
+                Some(chosen) => format!("part {} of the files, by a split", chosen.part),
+                None => "all cells of the files".to_owned(),
+            },
+            files,
             training,
             start,
             loader: question.reading.loader.clone(),
@@ -189,7 +195,12 @@ fn settings(checkpoint: &Checkpoint, question: &Question) -> Result<RunConfig> {
 }
 
 /// The files given, each with the phenotypes it has.
-fn given(checkpoint: &Checkpoint, question: &Question, seed: u64) -> Result<Cells> {
+fn given(
+    checkpoint: &Checkpoint,
+    question: &Question,
+    files: &[PathBuf],
+    seed: u64,
+) -> Result<Cells> {
     let (reading, trained) = (&question.reading, &checkpoint.tokenize);
     let settings = TokenizeConfig {
         unknown_phenotype: UnknownPhenotype::Mask,
@@ -199,7 +210,7 @@ fn given(checkpoint: &Checkpoint, question: &Question, seed: u64) -> Result<Cell
     };
     let tokenizer = Tokenizer::new(Arc::clone(&checkpoint.vocabulary), settings)?;
     let mut members = Vec::new();
-    for path in &question.files {
+    for path in files {
         let file = Arc::new(H5ad::open(path, &reading.open)?);
         let has = |name: &&String| file.obs_column_names().contains(name);
         let shown = trained.included_phenotypes.iter().filter(has);
@@ -213,7 +224,17 @@ fn given(checkpoint: &Checkpoint, question: &Question, seed: u64) -> Result<Cell
     if data.is_empty() {
         bail!("the files hold no cells\nhint: look at them with `gene-bert info`");
     }
-    let selection = at_most(Selection::All, data.len(), question.max_cells, seed);
+    let selection = match &reading.part {
+        Some(part) => part.cells(&data.sources().collect::<Vec<_>>())?,
+        None => Selection::All,
+    };
+    if selection.len(data.len()) == 0 {
+        bail!(
+            "no cell of the files is in the part that was asked for\nhint: `gene-bert split` says \
+             how many cells each part has"
+        );
+    }
+    let selection = at_most(selection, data.len(), question.max_cells, seed);
     Ok(Cells { data, selection })
 }
 

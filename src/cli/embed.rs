@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use super::reading::{OutputFlags, Place, ReadingFlags};
 use crate::infer::embed::{self, Pooling};
-use crate::infer::output;
+use crate::infer::{Reading, output};
 
 /// Flags of `embed`.
 #[derive(Debug, clap::Args)]
@@ -45,12 +45,12 @@ enum Genes {
 /// # Errors
 /// A checkpoint or file that cannot be used, a place that cannot be written to.
 pub fn run(args: EmbedArgs) -> Result<()> {
-    let files = args.reading.files()?;
+    let (reading, files) = args.reading.settle()?;
     if let Some(kind) = args.genes {
-        return embed_genes(&args, kind, &files);
+        return embed_genes(&args, kind, (&files, &reading));
     }
     let places = args.output.places(&files, &["h5ad", "npy", "csv"])?;
-    let (checkpoint, reading) = (args.reading.open()?, args.reading.reading());
+    let checkpoint = args.reading.open()?;
     for (file, place) in files.iter().zip(&places) {
         let embeddings = embed::cells(&checkpoint, file, &reading, &args.pooling)?;
         match place {
@@ -70,7 +70,11 @@ pub fn run(args: EmbedArgs) -> Result<()> {
     Ok(())
 }
 
-fn embed_genes(args: &EmbedArgs, kind: Genes, files: &[PathBuf]) -> Result<()> {
+fn embed_genes(
+    args: &EmbedArgs,
+    kind: Genes,
+    (files, reading): (&[PathBuf], &Reading),
+) -> Result<()> {
     let one = files.get(..1).unwrap_or_default();
     let places = args.output.places(one, &["csv"])?;
     let [Place::Table(path)] = &places[..] else {
@@ -79,7 +83,7 @@ fn embed_genes(args: &EmbedArgs, kind: Genes, files: &[PathBuf]) -> Result<()> {
     let checkpoint = args.reading.open()?;
     let genes = match kind {
         Genes::ContextFree => embed::genes_without_context(&checkpoint)?,
-        Genes::InContext => embed::genes_in_context(&checkpoint, files, &args.reading.reading())?,
+        Genes::InContext => embed::genes_in_context(&checkpoint, files, reading)?,
     };
     output::write_genes(path, &genes)?;
     println!("{}", path.display());

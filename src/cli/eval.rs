@@ -13,10 +13,11 @@ use crate::file::expand_paths;
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Without files, the cells that the run itself held out are evaluated: the figures are those of the
-run's own evaluation. With files, a value that the model never learned is left out and counted.
+run's own evaluation; with --part, the run's files are. With files, a value that the model never learned is left out and counted.
 
 Examples:
   gene-bert eval --checkpoint RUN --output EVAL
+  gene-bert eval --checkpoint RUN --split-file SPLIT.json --part test --output EVAL
   gene-bert eval 'new_*.h5ad' --checkpoint RUN --group-by donor_id --bootstrap 1000 \\
       --bootstrap-by donor_id --output EVAL")]
 pub struct EvalArgs {
@@ -66,7 +67,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
     output::check(&args.output, args.overwrite)?;
     let question = Question {
         files: expand_paths(&args.files)?,
-        reading: args.model.reading(),
+        reading: args.model.reading()?,
         phenotypes: args.phenotypes,
         group_by: args.group_by,
         num_resamples: match (args.bootstrap, &args.bootstrap_by) {

@@ -22,6 +22,7 @@ mod progress;
 mod quickstart;
 mod reading;
 mod shown;
+mod split;
 mod tokenize;
 mod vocab;
 
@@ -71,6 +72,8 @@ pub enum Command {
     Predict(predict::PredictArgs),
     /// Pretrain a small model in about a minute, on simulated cells or on yours
     Quickstart(quickstart::QuickstartArgs),
+    /// Decide which cells train, which validate, which test
+    Split(Box<split::SplitArgs>),
     /// Show the tokens of single cells, as a run with these settings sees them
     Tokenize(Box<tokenize::TokenizeArgs>),
     /// Build vocabularies
@@ -93,6 +96,7 @@ impl Command {
             Self::Mlm(args) => mlm::run(*args),
             Self::Predict(args) => predict::run(args),
             Self::Quickstart(args) => quickstart::run(args),
+            Self::Split(args) => split::run(&args),
             Self::Tokenize(args) => tokenize::run(&args),
             Self::Vocab(args) => vocab::run(args),
         }

@@ -30,9 +30,9 @@ pub struct PredictArgs {
 /// # Errors
 /// A checkpoint or file that cannot be used, a place that cannot be written to.
 pub fn run(args: PredictArgs) -> Result<()> {
-    let files = args.reading.files()?;
+    let (reading, files) = args.reading.settle()?;
     let places = args.output.places(&files, &["h5ad", "csv"])?;
-    let (checkpoint, reading) = (args.reading.open()?, args.reading.reading());
+    let checkpoint = args.reading.open()?;
     for (file, place) in files.iter().zip(&places) {
         let predictions = predict::cells(&checkpoint, file, &reading, &args.phenotypes)?;
         eprint!("{}", agreement(&predictions));

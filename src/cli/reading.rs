@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::split::PartFlags;
 use crate::file::expand_paths;
 use crate::h5ad::edit::{Additions, add_in_place, add_to_copy};
 use crate::h5ad::{MatrixKey, OpenOptions, ValuePolicy};
@@ -51,6 +52,8 @@ pub(super) struct ModelFlags {
     /// Threads that compute [default: one per core]
     #[arg(long)]
     threads: Option<usize>,
+    #[command(flatten)]
+    part: PartFlags,
 }
 
 /// Where results go.
@@ -77,19 +80,34 @@ pub(super) enum Place {
 }
 
 impl ReadingFlags {
-    pub(super) fn files(&self) -> Result<Vec<PathBuf>> {
-        Ok(expand_paths(&self.files)?)
-    }
-
     pub(super) fn open(&self) -> Result<Checkpoint> {
         self.model.open()
     }
 
-    pub(super) fn reading(&self) -> Reading {
-        Reading {
+    /// How the files are read, and those of them that have cells to read.
+    ///
+    /// # Errors
+    /// A split that cannot be used; no file has cells of the part that was asked for.
+    pub(super) fn settle(&self) -> Result<(Reading, Vec<PathBuf>)> {
+        let reading = Reading {
             visible: self.visible_phenotypes.clone(),
-            ..self.model.reading()
+            ..self.model.reading()?
+        };
+        let (mut kept, files) = (Vec::new(), expand_paths(&self.files)?);
+        for file in &files {
+            if reading.has_cells(file)? {
+                kept.push(file.clone());
+            } else {
+                eprintln!("note: {}: no cell is in this part", file.display());
+            }
         }
+        ensure!(
+            !kept.is_empty(),
+            "none of the {} files has a cell in the part that was asked for\nhint: `gene-bert split` \
+             says how many cells each part has",
+            files.len()
+        );
+        Ok((reading, kept))
     }
 }
 
@@ -108,13 +126,17 @@ impl ModelFlags {
         Ok(checkpoint)
     }
 
-    pub(super) fn reading(&self) -> Reading {
+    /// How files are read.
+    ///
+    /// # Errors
+    /// A split that cannot be used.
+    pub(super) fn reading(&self) -> Result<Reading> {
         let values = if self.allow_scaled {
             ValuePolicy::Any
         } else {
             ValuePolicy::NonNegative
         };
-        Reading {
+        Ok(Reading {
             open: OpenOptions {
                 matrix: self.matrix.clone(),
                 gene_id_column: self.gene_id_column.clone(),
@@ -129,7 +151,8 @@ impl ModelFlags {
             visible: Vec::new(),
             min_gene_overlap: self.min_gene_overlap,
             allow_scaled: self.allow_scaled,
-        }
+            part: self.part.choice()?,
+        })
     }
 }
 

@@ -19,9 +19,10 @@ use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
 /// may differ when a run is resumed.
-const FREE_ON_RESUME: [&str; 17] = [
+const FREE_ON_RESUME: [&str; 18] = [
     "train_data_paths",
     "eval_data_paths",
+    "split_file",
     "shard_size",
     "vocab_path",
     "bin_edges_path",

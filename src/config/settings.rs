@@ -91,8 +91,15 @@ settings! {
     /// Files of evaluation cells; without any, a share of the training cells is held out
     #[arg(long, help_heading = DATA, value_name = "PATH", num_args = 1.., action = ArgAction::Set)]
     eval_data_paths (Vec<String>): Vec<String> = Vec::new();
-    /// Share of the training cells held out for evaluation when no evaluation files are given; 0:
-    /// no evaluation [default: 0.1]
+    /// Which cells of the training files train and which evaluate (part val), as `gene-bert split`
+    /// wrote it; cells of part test are left alone
+    #[arg(long, help_heading = DATA, value_name = "FILE")]
+    split_file (PathBuf): Option<PathBuf> = None;
+    /// The fold, from 0, of a split with several
+    #[arg(long, help_heading = DATA, value_name = "FOLD")]
+    fold (usize): Option<usize> = None;
+    /// Share of the training cells held out for evaluation when no evaluation files are given and
+    /// no split says which; 0: no evaluation [default: 0.1]
     #[arg(long, help_heading = DATA, value_name = "SHARE")]
     eval_fraction (f64): f64 = 0.1;
     /// Evaluate on at most this many cells, the same ones all through the run [default: all]

@@ -175,12 +175,28 @@ impl RunConfig {
             what,
             "set a number from 0 to below 1, such as 0.1",
         );
+        self.check_split(checks);
         checks.share("min_gene_overlap", self.min_gene_overlap);
         checks.at_least_one("eval_max_cells", self.eval_max_cells);
         checks.at_least_one("shard_size", self.shard_size);
         checks.at_least_one("block_cells", self.block_cells as u64);
         checks.at_least_one("buffer_cells", self.buffer_cells as u64);
         self.check_order(checks);
+    }
+
+    fn check_split(&self, checks: &mut Checks) {
+        checks.unless(
+            self.split_file.is_none() || self.eval_data_paths.is_empty(),
+            "split_file, eval_data_paths",
+            "both say which cells are evaluated",
+            "leave one of them out; a split is of all files, those of training and evaluation",
+        );
+        checks.unless(
+            self.fold.is_none() || self.split_file.is_some(),
+            "fold",
+            "has no meaning without a split",
+            "name one with --split_file, or leave it out",
+        );
     }
 
     fn check_order(&self, checks: &mut Checks) {

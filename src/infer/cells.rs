@@ -1,4 +1,5 @@
-//! The cells of one file, batch after batch in the order of its rows.
+//! The cells of one file, or those of one part of a split, batch after batch in the order of its
+//! rows.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::Checkpoint;
 use crate::cell::{CellSource, PackedBatch};
 use crate::h5ad::{H5ad, OpenOptions};
+use crate::loader::split::PartChoice;
 use crate::loader::{
     Collator, DataSet, Loader, LoaderConfig, Sampler, SamplerConfig, Selection, Shuffle,
 };
@@ -31,6 +33,47 @@ pub struct Reading {
     pub min_gene_overlap: Option<f64>,
     /// Whether values that look scaled are let through.
     pub allow_scaled: bool,
+    /// The part of a split that is read; `None`: all cells.
+    pub part: Option<PartChoice>,
+}
+
+impl Reading {
+    /// Whether a file has any cell that is to be read.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or that the split was not made from.
+    pub fn has_cells(&self, path: &Path) -> Result<bool> {
+        let Some(part) = &self.part else {
+            return Ok(true);
+        };
+        let file = H5ad::open(path, &self.open)?;
+        Ok(part.cells(&[&file])?.len(file.num_cells()) > 0)
+    }
+}
+
+/// Rows of a file.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Those that were read, ascending.
+    pub read: Vec<u64>,
+    /// All that the file has.
+    pub num_rows: u64,
+}
+
+impl Rows {
+    /// Values of the rows that were read, `width` of each, as values of all rows: `absent` where one
+    /// was not read.
+    pub fn spread<T: Clone>(&self, values: Vec<T>, width: usize, absent: T) -> Vec<T> {
+        if self.read.len() as u64 == self.num_rows {
+            return values;
+        }
+        let mut spread = vec![absent; self.num_rows as usize * width];
+        for (row, values) in self.read.iter().zip(values.chunks_exact(width.max(1))) {
+            let start = *row as usize * width;
+            spread[start..start + width].clone_from_slice(values);
+        }
+        spread
+    }
 }
 
 /// One file, matched with a checkpoint.
@@ -38,6 +81,7 @@ pub(super) struct Cells {
     pub(super) file: Arc<H5ad>,
     bound: Arc<BoundSource>,
     loader: LoaderConfig,
+    selection: Selection,
 }
 
 impl Cells {
@@ -57,25 +101,46 @@ impl Cells {
         };
         let tokenizer = Tokenizer::new(Arc::clone(&checkpoint.vocabulary), settings)?;
         let bound = Arc::new(tokenizer.bind_showing(file.as_ref(), &reading.visible)?);
+        let selection = match &reading.part {
+            Some(part) => part.cells(&[file.as_ref()])?,
+            None => Selection::All,
+        };
         eprintln!(
             "{}: {} cells, {}",
             path.display(),
-            file.num_cells(),
+            selection.len(file.num_cells()),
             bound.gene_match()
         );
         Ok(Self {
             file,
             bound,
             loader: reading.loader.clone(),
+            selection,
         })
     }
 
+    /// Number of cells that are read.
     pub(super) fn len(&self) -> usize {
-        self.file.num_cells() as usize
+        self.selection.len(self.file.num_cells()) as usize
     }
 
+    /// The rows that are read.
+    pub(super) fn rows(&self) -> Rows {
+        let num_rows = self.file.num_cells();
+        Rows {
+            read: self.selection.cells(num_rows).collect(),
+            num_rows,
+        }
+    }
+
+    /// The names of the cells that are read.
     pub(super) fn cell_names(&self) -> Result<Vec<String>> {
-        self.file.cell_names().map_err(anyhow::Error::from_boxed)
+        let names = self.file.cell_names().map_err(anyhow::Error::from_boxed)?;
+        if self.selection == Selection::All {
+            return Ok(names);
+        }
+        let name = |row: u64| names.get(row as usize).cloned();
+        Ok(self.rows().read.into_iter().filter_map(name).collect())
     }
 
     /// Shows every batch, in order, with a progress bar where it takes long.
@@ -93,7 +158,7 @@ impl Cells {
             shuffle: Shuffle::Sequential,
             ..SamplerConfig::default()
         };
-        let sampler = Sampler::new(order, Selection::All, data.len())?;
+        let sampler = Sampler::new(order, self.selection.clone(), data.len())?;
         let mut loader = Loader::new(data, sampler, collator, self.loader.clone())?;
         let (began, bar) = (Instant::now(), self.bar()?);
         while let Some(batch) = loader.next_batch()? {
@@ -112,10 +177,24 @@ impl Cells {
 
     fn bar(&self) -> Result<ProgressBar> {
         let style = "{bar:30} {pos}/{len} cells · {per_sec} · {eta} left";
-        let bar = ProgressBar::with_draw_target(
-            Some(self.file.num_cells()),
-            ProgressDrawTarget::hidden(),
-        );
+        let bar =
+            ProgressBar::with_draw_target(Some(self.len() as u64), ProgressDrawTarget::hidden());
         Ok(bar.with_style(ProgressStyle::with_template(style)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_that_were_not_read_are_absent() {
+        let rows = Rows {
+            read: vec![1, 3],
+            num_rows: 4,
+        };
+        let spread = rows.spread(vec![1, 2, 3, 4], 2, -1);
+        assert_eq!(spread, [-1, -1, 1, 2, -1, -1, 3, 4]);
+        assert_eq!(rows.spread(Vec::<i32>::new(), 0, -1), Vec::<i32>::new());
     }
 }

@@ -9,7 +9,7 @@ use candle_core::Tensor;
 
 use super::cells::Cells;
 use super::gather::{mean_of_cells, positions_of};
-use super::{Checkpoint, Model, Reading};
+use super::{Checkpoint, Model, Reading, Rows};
 use crate::cell::{GeneId, PackedBatch};
 use crate::h5ad::edit::ObsmArray;
 use crate::kernels::rows;
@@ -42,6 +42,8 @@ impl FromStr for Pooling {
 /// The embeddings of one file's cells, in the order of its rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CellEmbeddings {
+    /// Which rows they are.
+    pub rows: Rows,
     /// Names of the cells.
     pub cell_names: Vec<String>,
     /// [cells, hidden size].
@@ -67,7 +69,7 @@ fn states(model: &Model, batch: &PackedBatch) -> Result<Tensor> {
     })
 }
 
-/// Embeds every cell of a file.
+/// Embeds every cell of a file, or of one part of it.
 ///
 /// # Errors
 /// A file that cannot be read or does not fit the checkpoint, a phenotype that it was not trained
@@ -96,6 +98,7 @@ pub fn cells(
         Ok(())
     })?;
     Ok(CellEmbeddings {
+        rows: cells.rows(),
         cell_names: cells.cell_names()?,
         array: ObsmArray { width, values },
     })

@@ -17,5 +17,5 @@ mod gather;
 pub mod output;
 pub mod predict;
 
-pub use cells::Reading;
+pub use cells::{Reading, Rows};
 pub use checkpoint::{Checkpoint, Model};

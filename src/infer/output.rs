@@ -14,28 +14,33 @@ use crate::cell::Labels;
 use crate::file::write_atomic;
 use crate::h5ad::edit::{Additions, ObsColumn, ObsmArray};
 
-/// Embeddings as an array of obsm.
+/// Embeddings as an array of obsm; NaN in rows that were not read.
 pub fn embeddings_for_h5ad(embeddings: CellEmbeddings, name: &str) -> Additions {
+    let ObsmArray { width, values } = embeddings.array;
+    let values = embeddings.rows.spread(values, width, f32::NAN);
     Additions {
-        obsm: vec![(name.to_owned(), embeddings.array)],
+        obsm: vec![(name.to_owned(), ObsmArray { width, values })],
         ..Additions::default()
     }
 }
 
 /// Predictions as columns of obs: `<category>_predicted`, `<category>_predicted_probability`, and,
-/// for the second and third best, the same with `_2` and `_3` after `predicted`.
+/// for the second and third best, the same with `_2` and `_3` after `predicted`. Rows that were not
+/// read have no value.
 pub fn predictions_for_h5ad(predictions: &CellPredictions) -> Additions {
     let columns = predictions.columns.iter().flat_map(|prediction| {
         (0..prediction.num_best).flat_map(move |rank| {
             let (value, probability) = names(prediction, rank);
+            let codes = prediction.at(rank).map(|(value, _)| value as i32).collect();
             let labels = Labels {
                 categories: prediction.values.clone(),
-                codes: (prediction.at(rank).map(|(value, _)| value as i32)).collect(),
+                codes: predictions.rows.spread(codes, 1, -1),
             };
             let numbers = prediction.at(rank).map(|(_, probability)| probability);
+            let numbers = predictions.rows.spread(numbers.collect(), 1, f32::NAN);
             [
                 (value, ObsColumn::Categorical(labels)),
-                (probability, ObsColumn::Numbers(numbers.collect())),
+                (probability, ObsColumn::Numbers(numbers)),
             ]
         })
     });
@@ -174,6 +179,7 @@ fn npy_header(num_rows: usize, width: usize) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::infer::Rows;
 
     #[test]
     fn numpy_headers_are_aligned_and_say_the_shape() {
@@ -186,6 +192,10 @@ mod tests {
     #[test]
     fn predictions_become_columns_and_lines() {
         let predictions = CellPredictions {
+            rows: Rows {
+                read: vec![0, 1],
+                num_rows: 2,
+            },
             cell_names: vec!["a,1".into(), "b".into()],
             columns: vec![Prediction {
                 category: "tissue".into(),

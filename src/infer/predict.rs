@@ -9,7 +9,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail, ensure};
 
 use super::cells::Cells;
-use super::{Checkpoint, Model, Reading};
+use super::{Checkpoint, Model, Reading, Rows};
 use crate::cell::{Label, PackedBatch, TokenizedCell};
 use crate::loader::{CollatedCell, Collator, PlainCollator};
 use crate::train::classes::Classes;
@@ -48,13 +48,16 @@ pub struct Agreement {
 /// The predictions for one file, in the order of its rows.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CellPredictions {
+    /// Which rows they are.
+    pub rows: Rows,
     /// Names of the cells.
     pub cell_names: Vec<String>,
     /// One per column asked for.
     pub columns: Vec<Prediction>,
 }
 
-/// Predicts `phenotypes` (none: all that the model can) of every cell of a file.
+/// Predicts `phenotypes` (none: all that the model can) of every cell of a file, or of one
+/// part of it.
 ///
 /// # Errors
 /// A file that cannot be read or does not fit the checkpoint, a phenotype that the model was not
@@ -105,6 +108,7 @@ pub fn cells(
     let columns = columns.into_iter().map(|column| column.finish(&cells));
     Ok(CellPredictions {
         columns: columns.collect::<Result<_>>()?,
+        rows: cells.rows(),
         cell_names: cells.cell_names()?,
     })
 }
@@ -270,8 +274,10 @@ impl Column {
             num_cells: 0,
             num_same: 0,
         };
-        for (code, best) in labels.codes.iter().zip(self.best.chunks_exact(num_best)) {
-            let code = usize::try_from(*code).ok();
+        let rows = cells.rows().read.into_iter();
+        for (row, best) in rows.zip(self.best.chunks_exact(num_best)) {
+            let code = labels.codes.get(row as usize);
+            let code = code.and_then(|code| usize::try_from(*code).ok());
             if let Some(truth) = code.and_then(|code| *of_code.get(code)?) {
                 agreement.num_cells += 1;
                 agreement.num_same += u64::from(best[0] as usize == truth);

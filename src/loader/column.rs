@@ -90,8 +90,7 @@ impl OrderBy {
         data: &DataSet,
     ) -> Result<(Sampler, u64), LoaderError> {
         let (Self::Balance(column) | Self::Weight(column) | Self::Group(column)) = self;
-        let sources = data.members().iter().map(|member| member.source.as_ref());
-        let read = CellColumn::read(sources, column)?;
+        let read = CellColumn::read(data.sources(), column)?;
         let mut codes = read.selected(&selection);
         let unusable = || LoaderError::NoValue {
             column: column.clone(),

@@ -60,6 +60,11 @@ impl DataSet {
         self.members.get(index).map(|member| &member.source)
     }
 
+    /// All sources, in their order.
+    pub fn sources(&self) -> impl Iterator<Item = &dyn CellSource> {
+        self.members.iter().map(|member| member.source.as_ref())
+    }
+
     /// The tokenizer bound to source `index`.
     pub fn bound(&self, index: usize) -> Option<&Arc<BoundSource>> {
         self.members.get(index).map(|member| &member.bound)

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use crate::cell::SourceError;
+use crate::file::FileError;
 use crate::tokenize::TokenizeError;
 
 /// The error of this room. What a source or the tokenizer said is kept as the cause.
@@ -76,6 +77,94 @@ pub enum LoaderError {
     NoValue {
         /// The column.
         column: String,
+    },
+    /// A file that a split was not made from.
+    #[error(
+        "{}: the split was made without this file, from {files}\n\
+         hint: make it from all files of the run with `gene-bert split`", path.display()
+    )]
+    SplitWithoutFile {
+        /// The file.
+        path: PathBuf,
+        /// The files that it was made from.
+        files: String,
+    },
+    /// A file that is not what it was when the split was made.
+    #[error(
+        "{}: is not the file that the split was made from: {what}: expected {expected}, found \
+         {found}\nhint: make the split anew with `gene-bert split`, or read the file it was made \
+         from", path.display()
+    )]
+    SplitChanged {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: String,
+        /// As the split says.
+        expected: String,
+        /// As the file says.
+        found: String,
+    },
+    /// A split that contradicts itself.
+    #[error("{}: no usable split: {what}\nhint: write it with `gene-bert split`", path.display())]
+    BadSplit {
+        /// The file of the split.
+        path: PathBuf,
+        /// What cannot be.
+        what: String,
+    },
+    /// No fold chosen where there are several, or one that is not there.
+    #[error(
+        "{}: the split has {num_folds} fold(s)\nhint: choose one with --fold, 0 to {last}",
+        path.display()
+    )]
+    Fold {
+        /// The file of the split.
+        path: PathBuf,
+        /// Number of its folds.
+        num_folds: usize,
+        /// The last one.
+        last: usize,
+    },
+    /// Fewer groups than parts.
+    #[error(
+        "{groups} {what} cannot be divided into {parts} parts of whole groups\n\
+         hint: ask for fewer parts (--val 0, fewer --folds), or go by another column"
+    )]
+    TooFewGroups {
+        /// What the groups are.
+        what: String,
+        /// Their number.
+        groups: usize,
+        /// Parts wanted.
+        parts: usize,
+    },
+    /// A group that is not there.
+    #[error("{name:?} is not among the {what}: {known}\nhint: correct the name")]
+    NoGroup {
+        /// The group asked for.
+        name: String,
+        /// What the groups are.
+        what: String,
+        /// Their names.
+        known: String,
+    },
+    /// A value that names no part.
+    #[error(
+        "obs column `{column}`: {value:?} is no part: train, val or test is expected\n\
+         hint: --by {column} --test-values … says which values are held out"
+    )]
+    NoPart {
+        /// The column.
+        column: String,
+        /// The value.
+        value: String,
+    },
+    /// A file that is no cell source could not be read or written.
+    #[error(transparent)]
+    File {
+        /// What is wrong with it.
+        cause: Box<FileError>,
     },
     /// A source handed back another number of rows than asked for.
     #[error("{}: asked for {expected} rows, got {got}", path.display())]

@@ -38,6 +38,7 @@ mod permutation;
 mod plan;
 mod pool;
 mod sampler;
+pub mod split;
 mod state;
 mod stream;
 #[cfg(test)]

@@ -7,6 +7,7 @@ use crate::cell::SourceError;
 use crate::config::{ConfigError, Invalid};
 use crate::file::FileError;
 use crate::h5ad::H5adError;
+use crate::loader::LoaderError;
 use crate::tokenize::TokenizeError;
 use crate::vocab::VocabError;
 
@@ -37,6 +38,9 @@ pub enum PrepareError {
     /// Cells that cannot become tokens.
     #[error(transparent)]
     Tokenize(#[from] TokenizeError),
+    /// Cells that cannot be split.
+    #[error(transparent)]
+    Split(#[from] LoaderError),
     /// The settings beside a saved vocabulary are none.
     #[error("{}: `tokenize` holds no settings of tokens", path.display())]
     SavedSettings {

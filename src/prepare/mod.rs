@@ -1,5 +1,5 @@
 //! Jobs on data: convert files, simulate cells, build vocabularies, settle that of a run, show the
-//! tokens of cells, rank genes, figures of genes and cells.
+//! tokens of cells, rank genes, figures of genes and cells, split cells into parts.
 //!
 //! A job takes resolved settings and paths and returns a value that the command prints; it knows
 //! no model and no terminal.
@@ -20,6 +20,7 @@ mod rows;
 mod shared_genes;
 pub mod simulate;
 mod sketch;
+pub mod split;
 pub mod tokens;
 pub mod vocabulary;
 

@@ -1,14 +1,13 @@
 //! The cells of a run: files opened, bound to the vocabulary, divided into training and held-out.
 //!
-//! Without evaluation files, a share of the training cells is held out: which ones depends on the
-//! seed and the cell alone, so that a resumed run holds out the same.
+//! Who is held out is settled by [`Divided`].
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Result;
-use rand::Rng;
 
+use super::divided::Divided;
 use super::start::Start;
 use super::values::Kinds;
 use crate::cell::CellSource;
@@ -16,7 +15,6 @@ use crate::config::RunConfig;
 use crate::file::expand_paths;
 use crate::h5ad::H5ad;
 use crate::loader::{AbsentGeneSampling, DataSet, Loader, PlainCollator, Sampler, Selection};
-use crate::rng::{self, Stream};
 use crate::tokenize::Tokenizer;
 
 /// Cells on which the frequency of genes is counted.
@@ -117,26 +115,15 @@ impl Data {
         for note in kinds.notes() {
             eprintln!("note: {note}");
         }
-        let (train_cells, eval) = match eval_files {
-            Some(eval) => {
-                let all = (0..eval.len()).collect();
-                let cells = at_most(all, config.eval_max_cells, config.seed);
-                (Selection::All, Some((eval, cells)))
-            }
-            None if config.eval_fraction > 0.0 => {
-                let (kept, held_out) = hold_out(&train, config.eval_fraction, config.seed);
-                let held_out = at_most(held_out, config.eval_max_cells, config.seed);
-                (
-                    Selection::Rows(kept.into()),
-                    Some((Arc::clone(&train), held_out)),
-                )
-            }
-            None => (Selection::All, None),
+        let divided = match eval_files {
+            Some(eval) => Divided::by_files(config, eval),
+            None => Divided::within(config, &train)?,
         };
+        report.extend(divided.report);
         Ok(Self {
             train,
-            train_cells,
-            eval,
+            train_cells: divided.train,
+            eval: divided.eval,
             report: report.join("\n"),
         })
     }
@@ -244,21 +231,4 @@ pub fn gene_weights(
         }
     }
     Ok(weights)
-}
-
-/// Cells kept and held out, by a draw for each cell.
-fn hold_out(data: &DataSet, share: f64, seed: u64) -> (Vec<u64>, Vec<u64>) {
-    let mut rng = rng::stream(seed, Stream::Split, 0, 0);
-    (0..data.len()).partition(|_| rng.random::<f64>() >= share)
-}
-
-/// At most `limit` of the cells, drawn at random, ascending.
-fn at_most(mut cells: Vec<u64>, limit: Option<u64>, seed: u64) -> Selection {
-    if let Some(limit) = limit.filter(|&limit| (limit as usize) < cells.len()) {
-        let mut rng = rng::stream(seed, Stream::Split, 0, 1);
-        let drawn = rand::seq::index::sample(&mut rng, cells.len(), limit as usize);
-        cells = drawn.into_iter().map(|i| cells[i]).collect();
-        cells.sort_unstable();
-    }
-    Selection::Rows(cells.into())
 }

@@ -1,9 +1,10 @@
 //! Training: the only place where model, loader and optimizer meet.
 //!
 //! [`run`] goes from a resolved configuration to a trained model, with what the [`task`] brings
-//! ([`pretrain`], [`classify`]): [`data`] opens and divides the cells, [`start`] settles vocabulary and weights,
-//! [`trainer`] is the loop, [`evaluate`] and [`held_out`] measure on held-out cells next to [`baseline`]s
-//! and give [`answers`] and [`figures`]; [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
+//! ([`pretrain`], [`classify`]): [`data`] opens the files, [`divided`] says who is held out,
+//! [`start`] settles vocabulary and weights, [`trainer`] is the loop, [`evaluate`] and [`held_out`]
+//! measure on held-out cells next to [`baseline`]s and give [`answers`] and [`figures`];
+//! [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
 //! Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are [`hooks`] of the loop;
 //! the loop knows none of them. Resuming is exact to the bit: all that a step depends on is its
 //! number, the place in the data, weights and moments.
@@ -16,6 +17,7 @@ pub mod class_figures;
 pub mod classes;
 pub mod classify;
 pub mod data;
+mod divided;
 pub mod evaluate;
 pub mod figures;
 pub mod held_out;

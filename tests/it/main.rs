@@ -23,6 +23,7 @@ mod orders;
 mod pretrain;
 mod quickstart;
 mod shared;
+mod split;
 mod tokens;
 mod torture;
 mod unknown_filter;
