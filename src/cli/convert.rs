@@ -32,14 +32,14 @@ pub struct ConvertArgs {
     /// Seed of the random order
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// gzip, gzip:LEVEL (1 to 9) or none
-    #[arg(long, default_value = "gzip:4", value_name = "HOW")]
-    compression: Compression,
+    /// gzip, gzip:LEVEL (1 to 9) or none [default: gzip:4]
+    #[arg(long, value_name = "HOW")]
+    compression: Option<Compression>,
     /// Values of one chunk
     #[arg(long, value_name = "VALUES", default_value_t = 65_536,
           value_parser = clap::value_parser!(u32).range(1..=1 << 24))]
     chunk: u32,
-    /// Store arrays in one piece rather than in chunks: fastest to read; needs --compression none
+    /// Store each array in one piece, uncompressed: the largest files, and the fastest to read
     #[arg(long)]
     contiguous: bool,
     /// Type of the values: keep, narrowest (that holds them all exactly), or int8 … float64
@@ -62,6 +62,8 @@ pub struct ConvertArgs {
     resume: bool,
 }
 
+/// The level of gzip where none is asked for.
+const DEFAULT_LEVEL: u32 = 4;
 /// Less memory than this is not enough for a chunk of each array and thread.
 const LEAST_MEMORY: u64 = 32 << 20;
 
@@ -71,13 +73,15 @@ const LEAST_MEMORY: u64 = 32 << 20;
 /// Files that cannot be read, matched or written.
 pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
     let storage = match (args.contiguous, args.compression) {
-        (true, Compression(None)) => Storage::Contiguous,
-        (true, Compression(Some(_))) => {
-            anyhow::bail!("--contiguous arrays cannot be compressed\nhint: add --compression none")
+        (true, None | Some(Compression(None))) => Storage::Contiguous,
+        (true, Some(_)) => {
+            anyhow::bail!(
+                "--contiguous arrays cannot be compressed\nhint: drop --compression gzip, or --contiguous"
+            )
         }
-        (false, Compression(gzip)) => Storage::Chunked {
+        (false, how) => Storage::Chunked {
             len: args.chunk,
-            gzip,
+            gzip: how.map_or(Some(DEFAULT_LEVEL), |Compression(gzip)| gzip),
         },
     };
     if args.memory.0 < LEAST_MEMORY {

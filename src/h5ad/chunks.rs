@@ -1,8 +1,9 @@
-//! Chunks of a one-dimensional array, read and decoded here rather than by the HDF5 library.
+//! One-dimensional arrays, read and decoded here rather than by the HDF5 library.
 //!
 //! The values of nearly every h5ad file are gzip chunks of a one-dimensional array. Reading them
 //! directly (one positioned read, a faster inflate, no copy through a buffer of the whole window)
-//! about doubles what one thread decodes. Whatever is not that simple is left to the library:
+//! about doubles what one thread decodes. An array that lies in one piece is read from its place,
+//! without any index or lock. Whatever is not that simple is left to the library:
 //! other filters, chunks that were never written or whose filters were skipped, and any chunk that
 //! does not decode, so that its error is the library's.
 //!
@@ -20,6 +21,8 @@ use crate::file::read_exact_at;
 /// Decoded chunks kept for the windows that follow, in all.
 const MOST_KEPT: usize = 64;
 const MOST_KEPT_BYTES: usize = 64 << 20;
+/// Uncompressed bytes read at a time: a piece is still in the cache when it is converted.
+const PIECE_BYTES: usize = 256 << 10;
 
 /// Where the chunks of an array lie, and how they are compressed.
 pub(super) struct Chunks {
@@ -44,7 +47,13 @@ impl Chunks {
         file: &Arc<File>,
         file_bytes: u64,
     ) -> Option<Chunks> {
-        let Layout::Chunked { chunk_shape, .. } = dataset.layout().ok()? else {
+        let layout = dataset.layout().ok()?;
+        if let Layout::Contiguous { address, size } = layout {
+            return Chunks::of_one_piece(address?, size, (num_elements, element_bytes), file)
+                .filter(|_| address.is_some_and(|at| at.saturating_add(size) <= file_bytes))
+                .filter(|_| dataset.filters().is_empty());
+        }
+        let Layout::Chunked { chunk_shape, .. } = layout else {
             return None;
         };
         let [len] = chunk_shape.as_slice() else {
@@ -80,6 +89,25 @@ impl Chunks {
         })
     }
 
+    /// An array of one piece: one chunk that is not compressed.
+    fn of_one_piece(
+        address: u64,
+        size: u64,
+        (num_elements, element_bytes): (u64, usize),
+        file: &Arc<File>,
+    ) -> Option<Chunks> {
+        let whole = num_elements.checked_mul(element_bytes as u64)?;
+        (whole == size && size > 0).then(|| Chunks {
+            file: Arc::clone(file),
+            places: vec![(address, usize::try_from(size).unwrap_or(usize::MAX))],
+            len: num_elements,
+            element_bytes,
+            shuffled: false,
+            deflated: false,
+            kept: Mutex::new(Vec::new()),
+        })
+    }
+
     /// Hands the bytes of the elements `window` to `each`, a piece at a time; `None` where a chunk
     /// does not decode, and what was handed over until then is to be forgotten.
     pub(super) fn read(&self, window: &Range<u64>, mut each: impl FnMut(&[u8])) -> Option<()> {
@@ -101,9 +129,12 @@ impl Chunks {
                 }
             } else {
                 let (address, _) = *self.places.get(chunk)?;
-                stored.resize(within.len(), 0);
-                read_exact_at(&self.file, address + within.start as u64, &mut stored).ok()?;
-                each(&stored);
+                let piece = PIECE_BYTES - PIECE_BYTES % self.element_bytes.max(1);
+                for from in within.clone().step_by(piece) {
+                    stored.resize(piece.min(within.end - from), 0);
+                    read_exact_at(&self.file, address + from as u64, &mut stored).ok()?;
+                    each(&stored);
+                }
             }
             start = end;
         }

@@ -16,6 +16,8 @@ use crate::prepare::PrepareError;
 
 /// Memory that one entry under way takes, in all its forms.
 const ENTRY_BYTES: u64 = 96;
+/// A bucket takes this part of the memory: it is read and sorted while another one is written.
+const BUCKET_SHARE: u64 = 16;
 /// More entries than these are not read at once, whatever the memory.
 const MOST_TOGETHER: u64 = 16 << 20;
 /// Output files that are open at once.
@@ -270,7 +272,7 @@ impl Job<'_> {
         progress: &mut (dyn FnMut(&'static str, f64) + Send),
     ) -> Result<(), PrepareError> {
         let entry_bytes = 4 + self.kind.size() as u64;
-        let bucket_bytes = (self.config.memory_bytes / 6).max(1);
+        let bucket_bytes = (self.config.memory_bytes / BUCKET_SHARE).max(1);
         let mut buckets = Vec::new();
         let mut ends = Vec::new();
         let mut all_bytes = 0;
