@@ -79,6 +79,21 @@ pub struct TokenizedCell {
     pub expressed: Vec<u32>,
 }
 
+/// A batch of cells as rows of numbers, compressed by row; within a row the columns ascend.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct SparseBatch {
+    /// Where each cell begins, `[B + 1]`; first 0, last N.
+    pub starts: Vec<usize>,
+    /// Gene of the vocabulary of each value, `[N]`.
+    pub columns: Vec<u32>,
+    /// The values that are not zero, `[N]`.
+    pub values: Vec<f32>,
+    /// Genes of the vocabulary.
+    pub num_genes: usize,
+    /// The cells of the batch as indices into the data set, `[B]`.
+    pub cells: Vec<u64>,
+}
+
 /// A labelled position of a packed batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Label {

@@ -101,19 +101,16 @@ impl DataSet {
         seed: u64,
         mut each: impl FnMut(u64, Option<TokenizedCell>, &[u32]),
     ) -> Result<(), LoaderError> {
-        let mut rest = draws;
-        while let Some((source, _)) = rest.first().and_then(|&(cell, _)| self.locate(cell)) {
-            let own = self.cells_of(source);
-            let (here, after) = rest.split_at(rest.partition_point(|&(cell, _)| cell < own.end));
-            let member = &self.members[source];
-            let ranges = merge_rows(here.iter().map(|(cell, _)| cell - own.start));
-            let block = member.read(&ranges)?;
+        let cells: Vec<u64> = draws.iter().map(|(cell, _)| *cell).collect();
+        let mut draws = draws.iter();
+        self.visit_blocks(&cells, |source, block, own| {
+            let (first, member) = (self.offsets[source], &self.members[source]);
             let measured = member.bound.measured_genes();
             let (mut i, mut previous) = (0, None);
-            for &(cell, epoch) in here {
+            for (&cell, &(_, epoch)) in own.iter().zip(draws.by_ref()) {
                 i += usize::from(previous.is_some_and(|previous| previous != cell));
                 previous = Some(cell);
-                let row = cell - own.start;
+                let row = cell - first;
                 let stored = block.indptr().outer_inds_sz(i);
                 let (columns, values) = (&block.indices()[stored.clone()], &block.data()[stored]);
                 let draw = Draw { seed, epoch, cell };
@@ -125,6 +122,23 @@ impl DataSet {
                 })?;
                 each(cell, tokens, measured);
             }
+            Ok(())
+        })
+    }
+
+    /// Reads cells, ascending, as one block for each source, and hands `each` the source, the
+    /// block and the cells that it stands for; a cell that occurs several times is read once.
+    pub(super) fn visit_blocks(
+        &self,
+        cells: &[u64],
+        mut each: impl FnMut(usize, CsrBlock, &[u64]) -> Result<(), LoaderError>,
+    ) -> Result<(), LoaderError> {
+        let mut rest = cells;
+        while let Some((source, _)) = rest.first().and_then(|&cell| self.locate(cell)) {
+            let own = self.cells_of(source);
+            let (here, after) = rest.split_at(rest.partition_point(|&cell| cell < own.end));
+            let ranges = merge_rows(here.iter().map(|cell| cell - own.start));
+            each(source, self.members[source].read(&ranges)?, here)?;
             rest = after;
         }
         Ok(())

@@ -1,30 +1,58 @@
-//! The work of a reader thread: some cells of one fetch, from source to collated.
+//! The work of a reader thread: some cells of one fetch, from source to what a batch is made of.
 //!
 //! A fetch is cut into parts so that several threads share it. Where it is cut changes nothing in
-//! the result: every cell knows the slot of the fetch that it goes to.
+//! the result: every cell knows the slot of the fetch that it goes to. [`ReadCells`] is what is
+//! done with a part, [`Tokens`] makes collated cells of it; `rows.rs` leaves them rows of numbers.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::batch::BatchPlan;
+use super::batch::{BatchPlan, pack};
 use super::collator::{CollatedCell, Collator};
 use super::data_set::DataSet;
 use super::error::LoaderError;
 use super::plan::EpochPlan;
+use crate::cell::{Label, PackedBatch};
 
 /// A cell that is wanted, and its slot among the cells that this rank takes of the fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Wanted {
+pub struct Wanted {
     pub(super) cell: u64,
     pub(super) slot: u32,
     /// What stands for the epoch in the cell's random streams.
     pub(super) draw: u64,
 }
 
-/// What the tokenizer made of a cell (`None`: it was skipped), and its slot.
-pub(super) type Filled = (u32, Option<CollatedCell>);
+/// What became of a cell (`None`: it was skipped), and its slot.
+pub type Filled<C> = (u32, Option<C>);
+
+/// What reader threads make of the cells of a part, and batches of those.
+pub trait ReadCells: Send + Sync + 'static {
+    /// A cell, ready for a batch.
+    type Cell: Send;
+    /// A batch.
+    type Batch;
+
+    /// The cells that are read.
+    fn data_set(&self) -> &DataSet;
+
+    /// Reads `part`, ascending cells.
+    ///
+    /// # Errors
+    /// A cell that cannot be read or made into what it is to be.
+    fn read_part(&self, part: &[Wanted]) -> Result<Vec<Filled<Self::Cell>>, LoaderError>;
+
+    /// Memory that a cell takes until it is in a batch.
+    fn bytes(cell: &Self::Cell) -> usize;
+
+    /// A batch of cells, in this order.
+    ///
+    /// # Errors
+    /// Cells that do not fit into one batch.
+    fn pack(&self, cells: Vec<Self::Cell>) -> Result<Self::Batch, LoaderError>;
+}
 
 /// What is left of an epoch, for one rank.
 pub(super) struct Remaining {
@@ -62,21 +90,22 @@ impl Remaining {
     }
 }
 
-/// Everything that reading a part needs.
-pub(super) struct Reading {
+/// Reads cells, makes them into tokens and collates them.
+pub struct Tokens {
     pub(super) data_set: Arc<DataSet>,
     pub(super) collator: Arc<dyn Collator>,
     pub(super) seed: u64,
 }
 
-impl Reading {
-    /// Reads, tokenises and collates `part`; a panic on the way becomes an error.
-    pub(super) fn read(&self, part: &[Wanted]) -> Result<Vec<Filled>, LoaderError> {
-        catch_unwind(AssertUnwindSafe(|| self.read_part(part)))
-            .unwrap_or_else(|payload| Err(self.panicked(part, payload.as_ref())))
+impl ReadCells for Tokens {
+    type Cell = CollatedCell;
+    type Batch = PackedBatch;
+
+    fn data_set(&self) -> &DataSet {
+        &self.data_set
     }
 
-    fn read_part(&self, part: &[Wanted]) -> Result<Vec<Filled>, LoaderError> {
+    fn read_part(&self, part: &[Wanted]) -> Result<Vec<Filled<CollatedCell>>, LoaderError> {
         let mut filled = Vec::with_capacity(part.len());
         let draws: Vec<(u64, u64)> = part.iter().map(|w| (w.cell, w.draw)).collect();
         self.data_set
@@ -88,22 +117,36 @@ impl Reading {
         Ok(filled)
     }
 
-    fn panicked(&self, part: &[Wanted], payload: &(dyn Any + Send)) -> LoaderError {
-        let text = payload
-            .downcast_ref::<&str>()
-            .map(|text| (*text).to_owned());
-        let message = text
-            .or_else(|| payload.downcast_ref::<String>().cloned())
-            .unwrap_or_else(|| "a panic without a message".to_owned());
-        let place = part
-            .first()
-            .and_then(|wanted| self.data_set.locate(wanted.cell));
-        let (path, row) = place.map_or((PathBuf::new(), 0), |(source, row)| {
-            (
-                self.data_set.members()[source].source.path().to_path_buf(),
-                row,
-            )
-        });
-        LoaderError::Panicked { path, row, message }
+    fn bytes(cell: &CollatedCell) -> usize {
+        let tokens = cell.input_ids.capacity() + cell.token_type_ids.capacity();
+        cell.labels.capacity() * size_of::<Label>() + tokens * size_of::<u32>()
     }
+
+    fn pack(&self, cells: Vec<CollatedCell>) -> Result<PackedBatch, LoaderError> {
+        pack(&cells)
+    }
+}
+
+/// Reads `part`; a panic on the way becomes an error.
+pub(super) fn read<R: ReadCells>(
+    reader: &R,
+    part: &[Wanted],
+) -> Result<Vec<Filled<R::Cell>>, LoaderError> {
+    catch_unwind(AssertUnwindSafe(|| reader.read_part(part)))
+        .unwrap_or_else(|payload| Err(panicked(reader.data_set(), part, payload.as_ref())))
+}
+
+fn panicked(data_set: &DataSet, part: &[Wanted], payload: &(dyn Any + Send)) -> LoaderError {
+    let text = payload
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned());
+    let message = text
+        .or_else(|| payload.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned());
+    let place = part.first().and_then(|wanted| data_set.locate(wanted.cell));
+    let (path, row) = place.map_or((PathBuf::new(), 0), |(source, row)| {
+        let source = &data_set.members()[source].source;
+        (source.path().to_path_buf(), row)
+    });
+    LoaderError::Panicked { path, row, message }
 }

@@ -10,13 +10,11 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use super::collator::CollatedCell;
 use super::error::LoaderError;
-use super::fetch::{Filled, Reading, Remaining, Wanted};
-use crate::cell::Label;
+use super::fetch::{Filled, ReadCells, Remaining, Wanted, read};
 
 /// The cells of one fetch that this rank takes, in order; `None` where a cell was skipped.
-pub(super) type Fetched = Vec<Option<CollatedCell>>;
+pub(super) type Fetched<C> = Vec<Option<C>>;
 
 /// How far to read ahead.
 #[derive(Debug, Clone, Copy)]
@@ -33,23 +31,28 @@ struct Job {
     wanted: Vec<Wanted>,
 }
 
+/// The cells of a part, and the memory that they take.
+struct Finished<C> {
+    filled: Vec<Filled<C>>,
+    bytes: usize,
+}
+
 /// A fetch that has begun and was not handed over yet.
-struct Pending {
-    slots: Fetched,
+struct Pending<C> {
+    slots: Fetched<C>,
     parts_left: usize,
     bytes: usize,
     /// The error of the first part that failed.
     error: Option<(usize, LoaderError)>,
 }
 
-#[derive(Default)]
-struct State {
+struct State<C> {
     /// Counts restarts; what belongs to an earlier one is thrown away.
     generation: u64,
     remaining: Option<Arc<Remaining>>,
     next_fetch: u64,
     queue: VecDeque<Job>,
-    pending: VecDeque<Pending>,
+    pending: VecDeque<Pending<C>>,
     jobs_running: usize,
     bytes_waiting: usize,
     largest_part_bytes: usize,
@@ -57,10 +60,10 @@ struct State {
     stop: bool,
 }
 
-struct Shared {
-    reading: Reading,
+struct Shared<R: ReadCells> {
+    reader: R,
     limits: Limits,
-    state: Mutex<State>,
+    state: Mutex<State<R::Cell>>,
     /// There may be something to read.
     work: Condvar,
     /// There may be something to hand over.
@@ -68,24 +71,19 @@ struct Shared {
 }
 
 /// The threads; without any, the caller reads.
-pub(super) struct Pool {
-    shared: Arc<Shared>,
+pub(super) struct Pool<R: ReadCells> {
+    shared: Arc<Shared<R>>,
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Pool {
-    pub(super) fn new(
-        reading: Reading,
-        limits: Limits,
-        num_threads: usize,
-    ) -> Result<Self, LoaderError> {
-        let (state, work, done) = Default::default();
+impl<R: ReadCells> Pool<R> {
+    pub(super) fn new(reader: R, limits: Limits, num_threads: usize) -> Result<Self, LoaderError> {
         let shared = Arc::new(Shared {
-            reading,
+            reader,
             limits,
-            state,
-            work,
-            done,
+            state: Mutex::new(State::new()),
+            work: Condvar::new(),
+            done: Condvar::new(),
         });
         let mut pool = Self {
             shared,
@@ -100,6 +98,11 @@ impl Pool {
             pool.threads.push(thread);
         }
         Ok(pool)
+    }
+
+    /// What makes cells and batches.
+    pub(super) fn reader(&self) -> &R {
+        &self.shared.reader
     }
 
     /// Forgets everything underway and reads from `first_fetch` of `remaining` on.
@@ -118,7 +121,7 @@ impl Pool {
     }
 
     /// The next fetch in order; `None` after the last.
-    pub(super) fn next(&self) -> Result<Option<Fetched>, LoaderError> {
+    pub(super) fn next(&self) -> Result<Option<Fetched<R::Cell>>, LoaderError> {
         let mut state = self.shared.lock();
         loop {
             if let Some(fetched) = state.take_complete() {
@@ -149,7 +152,7 @@ impl Pool {
     }
 }
 
-impl Drop for Pool {
+impl<R: ReadCells> Drop for Pool<R> {
     fn drop(&mut self) {
         self.shared.lock().stop = true;
         self.shared.work.notify_all();
@@ -160,8 +163,8 @@ impl Drop for Pool {
     }
 }
 
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
+impl<R: ReadCells> Shared<R> {
+    fn lock(&self) -> MutexGuard<'_, State<R::Cell>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -184,14 +187,32 @@ impl Shared {
     }
 
     fn run(&self, job: Job) {
-        let result = self.reading.read(&job.wanted);
+        let result = read(&self.reader, &job.wanted).map(|filled| Finished {
+            bytes: filled.iter().map(filled_bytes::<R>).sum(),
+            filled,
+        });
         self.lock().finish(&job, result);
         self.done.notify_all();
         self.work.notify_all();
     }
 }
 
-impl State {
+impl<C> State<C> {
+    fn new() -> Self {
+        Self {
+            generation: 0,
+            remaining: None,
+            next_fetch: 0,
+            queue: VecDeque::new(),
+            pending: VecDeque::new(),
+            jobs_running: 0,
+            bytes_waiting: 0,
+            largest_part_bytes: 0,
+            failed: false,
+            stop: false,
+        }
+    }
+
     fn clear(&mut self) {
         self.generation += 1;
         self.remaining = None;
@@ -258,7 +279,7 @@ impl State {
         Some(())
     }
 
-    fn finish(&mut self, job: &Job, result: Result<Vec<Filled>, LoaderError>) {
+    fn finish(&mut self, job: &Job, result: Result<Finished<C>, LoaderError>) {
         self.jobs_running -= 1;
         if job.generation != self.generation {
             return;
@@ -267,8 +288,7 @@ impl State {
         let pending = &mut self.pending[index];
         pending.parts_left -= 1;
         match result {
-            Ok(filled) => {
-                let bytes = filled.iter().map(filled_bytes).sum();
+            Ok(Finished { filled, bytes }) => {
                 pending.bytes += bytes;
                 self.bytes_waiting += bytes;
                 self.largest_part_bytes = self.largest_part_bytes.max(bytes);
@@ -294,7 +314,7 @@ impl State {
     }
 
     /// The fetch at the front, where all its parts are read.
-    fn take_complete(&mut self) -> Option<Result<Fetched, LoaderError>> {
+    fn take_complete(&mut self) -> Option<Result<Fetched<C>, LoaderError>> {
         if self.pending.front()?.parts_left > 0 {
             return None;
         }
@@ -308,9 +328,6 @@ impl State {
     }
 }
 
-fn filled_bytes((_, cell): &Filled) -> usize {
-    let cell = cell.as_ref();
-    let tokens = |cell: &CollatedCell| cell.input_ids.capacity() + cell.token_type_ids.capacity();
-    let labels = cell.map_or(0, |cell| cell.labels.capacity() * size_of::<Label>());
-    size_of::<Filled>() + labels + cell.map_or(0, tokens) * size_of::<u32>()
+fn filled_bytes<R: ReadCells>((_, cell): &Filled<R::Cell>) -> usize {
+    size_of::<Filled<R::Cell>>() + cell.as_ref().map_or(0, R::bytes)
 }

@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::batch::{BatchPlan, pack};
-use super::collator::{CollatedCell, Collator};
+use super::batch::BatchPlan;
+use super::collator::Collator;
 use super::data_set::DataSet;
 use super::error::LoaderError;
-use super::fetch::{Reading, Remaining};
+use super::fetch::{ReadCells, Remaining, Tokens};
 use super::pool::{Limits, Pool};
+use super::rows::Rows;
 use super::sampler::Sampler;
 use super::state::LoaderState;
-use crate::cell::PackedBatch;
 
 /// Cells per part of a fetch: enough to be worth a thread's while, few enough to share a fetch.
 const PART_CELLS: std::ops::RangeInclusive<usize> = 128..=1024;
@@ -63,11 +63,12 @@ impl LoaderConfig {
     }
 }
 
-/// The batches of one rank. Threads end when it is dropped.
-pub struct Loader {
+/// The batches of one rank: of tokens, or, as [`RowLoader`], of rows. Threads end when it is
+/// dropped.
+pub struct Loader<R: ReadCells = Tokens> {
     config: LoaderConfig,
     sampler: Sampler,
-    pool: Pool,
+    pool: Pool<R>,
     state: LoaderState,
     batches: BatchPlan,
     /// The next batch of `batches`.
@@ -75,10 +76,14 @@ pub struct Loader {
     /// Whether the pool reads for `batches`.
     reading: bool,
     /// Cells of the fetch in use that are not in a batch yet.
-    ready: VecDeque<Option<CollatedCell>>,
+    ready: VecDeque<Option<R::Cell>>,
 }
 
-impl Loader {
+/// Batches of rows as the files have them, their columns matched with the genes of the vocabulary:
+/// [`crate::cell::SparseBatch`]es.
+pub type RowLoader = Loader<Rows>;
+
+impl Loader<Tokens> {
     /// A loader at the start of epoch 0. Nothing is read before the first batch is asked for.
     ///
     /// # Errors
@@ -89,6 +94,33 @@ impl Loader {
         collator: Arc<dyn Collator>,
         config: LoaderConfig,
     ) -> Result<Self, LoaderError> {
+        let seed = sampler.config().seed;
+        let reader = Tokens {
+            data_set,
+            collator,
+            seed,
+        };
+        Self::with(reader, sampler, config)
+    }
+}
+
+impl Loader<Rows> {
+    /// As [`Loader::new`], of rows: nothing is made into tokens.
+    ///
+    /// # Errors
+    /// As [`Loader::new`].
+    pub fn rows(
+        data_set: Arc<DataSet>,
+        sampler: Sampler,
+        config: LoaderConfig,
+    ) -> Result<Self, LoaderError> {
+        Self::with(Rows::new(data_set), sampler, config)
+    }
+}
+
+impl<R: ReadCells> Loader<R> {
+    fn with(reader: R, sampler: Sampler, config: LoaderConfig) -> Result<Self, LoaderError> {
+        let data_set = reader.data_set();
         config.validate()?;
         if sampler.data_set_len() != data_set.len() {
             let expected = format!("planned over the {} cells of the data set", data_set.len());
@@ -104,17 +136,12 @@ impl Loader {
             let got = config.batch_cells;
             return Err(LoaderError::setting("batch_cells", expected, got));
         }
-        let state = LoaderState::start(&data_set, &sampler);
-        let reading = Reading {
-            data_set,
-            collator,
-            seed: sampler.config().seed,
-        };
+        let state = LoaderState::start(data_set, &sampler);
         let limits = Limits {
             max_fetches: config.read_ahead,
             max_bytes: config.read_ahead_bytes,
         };
-        let pool = Pool::new(reading, limits, config.num_workers)?;
+        let pool = Pool::new(reader, limits, config.num_workers)?;
         let batches = plan_batches(&config, &sampler, 0);
         let ready = VecDeque::new();
         Ok(Self {
@@ -152,7 +179,7 @@ impl Loader {
     /// # Errors
     /// A cell that cannot be read or made into tokens. The batches before it come first. Another
     /// call tries the same batch again.
-    pub fn next_batch(&mut self) -> Result<Option<PackedBatch>, LoaderError> {
+    pub fn next_batch(&mut self) -> Result<Option<R::Batch>, LoaderError> {
         if self.next_batch >= self.batches.num_batches() {
             return Ok(None);
         }
@@ -167,7 +194,7 @@ impl Loader {
         batch.map(Some)
     }
 
-    fn assemble(&mut self) -> Result<PackedBatch, LoaderError> {
+    fn assemble(&mut self) -> Result<R::Batch, LoaderError> {
         self.start_reading();
         let local = self.batches.local(self.next_batch);
         let num_slots = (local.end - local.start) as usize;
@@ -178,8 +205,8 @@ impl Loader {
             self.ready.extend(fetched);
         }
         let num_slots = num_slots.min(self.ready.len());
-        let cells: Vec<CollatedCell> = self.ready.drain(..num_slots).flatten().collect();
-        pack(&cells)
+        let cells = self.ready.drain(..num_slots).flatten().collect();
+        self.pool.reader().pack(cells)
     }
 
     fn start_reading(&mut self) {

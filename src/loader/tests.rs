@@ -411,9 +411,15 @@ fn throughput_counts_every_cell_and_value() {
     let sources = [(Arc::new(cells) as Arc<dyn CellSource>, bound)];
     let sampler = Sampler::new(SamplerConfig::default(), Selection::All, 90).unwrap();
     for threads in [1, 2] {
-        let pass = throughput::measure(&sources, &sampler, &masks(), threads, 2)
-            .unwrap()
-            .unwrap();
+        let measurement = throughput::Measurement {
+            sources: &sources,
+            sampler: &sampler,
+            measured: throughput::Measured::Tokens(masks()),
+            column: None,
+            num_passes: 2,
+            read_ahead_bytes: 1 << 20,
+        };
+        let pass = measurement.run(threads).unwrap().unwrap();
         assert_eq!(
             (pass.num_threads, pass.cells, pass.non_zeros),
             (threads, 90, 90 * 20)

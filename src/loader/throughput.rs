@@ -7,11 +7,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::collator::Collator;
+use super::column::CellColumn;
 use super::data_set::DataSet;
 use super::error::LoaderError;
+use super::fetch::ReadCells;
+use super::mixing::{Mixed, Mixing};
 use super::sampler::Sampler;
 use super::stream::{Loader, LoaderConfig};
-use crate::cell::{CellSource, CsrBlock, Labels, SourceError};
+use crate::cell::{CellSource, CsrBlock, Labels, PackedBatch, SourceError};
 use crate::tokenize::BoundSource;
 
 /// What one pass over the selected cells took.
@@ -30,6 +33,8 @@ pub struct Throughput {
     /// Most memory that the process held during the pass, in bytes; `None` where the system
     /// does not tell.
     pub peak_bytes: Option<u64>,
+    /// How well the batches were mixed, where a column was named.
+    pub mixing: Option<Mixing>,
 }
 
 impl Throughput {
@@ -45,57 +50,103 @@ struct Counted {
     non_zeros: Arc<AtomicU64>,
 }
 
-/// Epochs of `sampler` over `sources`, read by `num_threads` threads (one: the caller reads); the
-/// fastest of `num_passes` epochs is told.
-///
-/// # Errors
-/// A cell that cannot be read or made into tokens.
-pub fn measure(
-    sources: &[(Arc<dyn CellSource>, Arc<BoundSource>)],
-    sampler: &Sampler,
-    collator: &Arc<dyn Collator>,
-    num_threads: usize,
-    num_passes: u64,
-) -> Result<Option<Throughput>, LoaderError> {
-    let non_zeros = Arc::new(AtomicU64::new(0));
-    let counted = |(source, bound): &(Arc<dyn CellSource>, Arc<BoundSource>)| {
-        let (source, non_zeros) = (Arc::clone(source), Arc::clone(&non_zeros));
-        (
-            Arc::new(Counted { source, non_zeros }) as Arc<dyn CellSource>,
-            Arc::clone(bound),
-        )
-    };
-    let data_set = Arc::new(DataSet::new(sources.iter().map(counted).collect()));
-    let num_workers = if num_threads > 1 { num_threads } else { 0 };
-    let config = LoaderConfig {
-        num_workers,
-        batch_cells: sampler.config().group_cells,
-        ..LoaderConfig::default()
-    };
-    let mut loader = Loader::new(data_set, sampler.clone(), Arc::clone(collator), config)?;
-    let mut fastest: Option<Throughput> = None;
-    for epoch in 0..num_passes {
-        loader.set_epoch(epoch);
-        non_zeros.store(0, Ordering::Relaxed);
-        reset_peak();
-        let (start, mut cells, mut tokens) = (Instant::now(), 0, 0);
-        while let Some(batch) = loader.next_batch()? {
-            cells += batch.num_cells() as u64;
-            tokens += batch.num_tokens() as u64;
-        }
-        let (time, peak_bytes) = (start.elapsed(), peak_bytes());
-        let non_zeros = non_zeros.load(Ordering::Relaxed);
-        let pass = Throughput {
-            num_threads,
-            cells,
-            tokens,
-            non_zeros,
-            time,
-            peak_bytes,
+/// What batches are made of.
+#[derive(Clone)]
+pub enum Measured {
+    /// Tokens, collated.
+    Tokens(Arc<dyn Collator>),
+    /// Rows of numbers.
+    Rows,
+}
+
+/// What is measured, and how.
+pub struct Measurement<'a> {
+    /// The sources.
+    pub sources: &'a [(Arc<dyn CellSource>, Arc<BoundSource>)],
+    /// The order of cells; its `group_cells` are those of a batch.
+    pub sampler: &'a Sampler,
+    /// What batches are made of.
+    pub measured: Measured,
+    /// A column of all sources, for the entropy of batches.
+    pub column: Option<&'a CellColumn>,
+    /// Epochs; the fastest is told.
+    pub num_passes: u64,
+    /// Bytes that may be read ahead.
+    pub read_ahead_bytes: usize,
+}
+
+impl Measurement<'_> {
+    /// Reads with `num_threads` threads (one: the caller reads); `None` without a pass.
+    ///
+    /// # Errors
+    /// A cell that cannot be read or made into tokens.
+    pub fn run(&self, num_threads: usize) -> Result<Option<Throughput>, LoaderError> {
+        let non_zeros = Arc::new(AtomicU64::new(0));
+        let counted = |(source, bound): &(Arc<dyn CellSource>, Arc<BoundSource>)| {
+            let (source, non_zeros) = (Arc::clone(source), Arc::clone(&non_zeros));
+            let counted: Arc<dyn CellSource> = Arc::new(Counted { source, non_zeros });
+            (counted, Arc::clone(bound))
         };
-        fastest = fastest.filter(|other| other.time <= time).or(Some(pass));
+        let data_set = Arc::new(DataSet::new(self.sources.iter().map(counted).collect()));
+        let config = LoaderConfig {
+            num_workers: if num_threads > 1 { num_threads } else { 0 },
+            batch_cells: self.sampler.config().group_cells,
+            read_ahead_bytes: self.read_ahead_bytes,
+            ..LoaderConfig::default()
+        };
+        let sampler = self.sampler.clone();
+        match &self.measured {
+            Measured::Tokens(collator) => {
+                let loader = Loader::new(data_set, sampler, Arc::clone(collator), config)?;
+                let count = |batch: &PackedBatch| batch.num_tokens() as u64;
+                self.fastest(num_threads, &non_zeros, loader, |batch| {
+                    (count(&batch), batch.cells)
+                })
+            }
+            Measured::Rows => {
+                let loader = Loader::rows(data_set, sampler, config)?;
+                self.fastest(num_threads, &non_zeros, loader, |batch| (0, batch.cells))
+            }
+        }
     }
-    Ok(fastest)
+
+    fn fastest<R: ReadCells>(
+        &self,
+        num_threads: usize,
+        non_zeros: &AtomicU64,
+        mut loader: Loader<R>,
+        look: impl Fn(R::Batch) -> (u64, Vec<u64>),
+    ) -> Result<Option<Throughput>, LoaderError> {
+        let mut fastest: Option<Throughput> = None;
+        for epoch in 0..self.num_passes {
+            loader.set_epoch(epoch);
+            non_zeros.store(0, Ordering::Relaxed);
+            reset_peak();
+            let mut mixed = self.column.map(Mixed::new);
+            let (start, mut cells, mut tokens) = (Instant::now(), 0, 0);
+            while let Some(batch) = loader.next_batch()? {
+                let (own_tokens, own_cells) = look(batch);
+                cells += own_cells.len() as u64;
+                tokens += own_tokens;
+                if let Some(mixed) = &mut mixed {
+                    mixed.push(&own_cells);
+                }
+            }
+            let (time, peak_bytes) = (start.elapsed(), peak_bytes());
+            let batch_cells = self.sampler.config().group_cells;
+            let pass = Throughput {
+                num_threads,
+                cells,
+                tokens,
+                non_zeros: non_zeros.load(Ordering::Relaxed),
+                time,
+                peak_bytes,
+                mixing: mixed.and_then(|mixed| mixed.finish(batch_cells)),
+            };
+            fastest = fastest.filter(|other| other.time <= time).or(Some(pass));
+        }
+        Ok(fastest)
+    }
 }
 
 /// Most memory held since the last [`reset_peak`], in bytes (Linux: `VmHWM`).

@@ -72,6 +72,7 @@ pub struct BoundSource {
     pub(super) first_gene_type: u32,
     measured: Vec<u32>,
     gene_match: GeneMatch,
+    num_genes: usize,
 }
 
 impl Tokenizer {
@@ -204,6 +205,7 @@ impl Tokenizer {
             first_gene_type: self.vocabulary.gene_type(GeneId(0)),
             measured,
             gene_match,
+            num_genes: genes.len(),
         };
         bound.check_phenotypes(source.num_cells())?;
         Ok(bound)
@@ -262,6 +264,17 @@ impl BoundSource {
     /// The genes that the source measures and `num_top_genes` keeps, ascending.
     pub fn measured_genes(&self) -> &[u32] {
         &self.measured
+    }
+
+    /// The gene of each column of the source; `None` for one that is not read.
+    pub fn genes_of_columns(&self) -> impl ExactSizeIterator<Item = Option<u32>> + Clone {
+        let gene = |gene: &u32| Some(*gene).filter(|gene| *gene != NO_GENE);
+        self.columns.iter().map(gene)
+    }
+
+    /// Number of genes of the vocabulary.
+    pub fn num_genes(&self) -> usize {
+        self.num_genes
     }
 
     /// How the source's genes met the vocabulary's.

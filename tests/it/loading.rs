@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use gene_bert::cell::{CellSource, CsrBlock, PackedBatch};
+use gene_bert::cell::{CellSource, CsrBlock, PackedBatch, SparseBatch};
 use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 use gene_bert::h5ad::{H5ad, OpenOptions};
 use gene_bert::loader::{
@@ -100,6 +100,51 @@ fn files_of_different_genes_are_one_data_set() {
 }
 
 #[test]
+fn rows_come_in_the_order_of_tokens_with_the_values_of_their_genes() {
+    let dir = tempfile::tempdir().unwrap();
+    let paths = simulate(dir.path(), 3, 300).unwrap();
+    let (data, vocabulary) = data_set(&paths, None);
+    let rows = |workers| -> Vec<SparseBatch> {
+        let tokens = loader(&data, &vocabulary, workers);
+        let config = LoaderConfig {
+            num_workers: workers,
+            batch_cells: 7,
+            ..LoaderConfig::default()
+        };
+        let mut rows = Loader::rows(Arc::clone(&data), tokens.sampler().clone(), config).unwrap();
+        std::iter::from_fn(|| rows.next_batch().unwrap()).collect()
+    };
+    let batches = rows(0);
+    assert_eq!(batches, rows(3));
+    let mut tokens = loader(&data, &vocabulary, 0);
+    for batch in &batches {
+        assert_eq!(batch.cells, tokens.next_batch().unwrap().unwrap().cells);
+        assert_eq!(batch.num_genes, vocabulary.genes().len());
+        for (at, cell) in batch.cells.iter().enumerate() {
+            let (source, row) = data.locate(*cell).unwrap();
+            let source = data.source(source).unwrap();
+            let block = source.read_ranges(&[row..row + 1]).unwrap();
+            let gene = |column: &u32| {
+                let id = &source.gene_ids()[*column as usize];
+                vocabulary.genes().get(id).unwrap().0
+            };
+            let mut expected: Vec<(u32, f32)> = block
+                .indices()
+                .iter()
+                .map(gene)
+                .zip(block.data().iter().copied())
+                .collect();
+            expected.sort_by_key(|(gene, _)| *gene);
+            let own = batch.starts[at]..batch.starts[at + 1];
+            let found = batch.columns[own.clone()].iter().copied();
+            let found = found.zip(batch.values[own].iter().copied());
+            assert_eq!(found.collect::<Vec<_>>(), expected, "cell {cell}");
+        }
+    }
+    assert!(tokens.next_batch().unwrap().is_none());
+}
+
+#[test]
 fn a_bad_value_deep_in_a_file_is_named_by_the_loader() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("bad.h5ad");
@@ -130,8 +175,8 @@ fn a_bad_value_deep_in_a_file_is_named_by_the_loader() {
     }
 }
 
-fn bench_read(folder: &Path, flags: &str) -> Output {
-    bench(folder, &format!("read simulated_{{1,2}}.h5ad {flags}"))
+fn bench_data(folder: &Path, flags: &str) -> Output {
+    bench(folder, &format!("data simulated_{{1,2}}.h5ad {flags}"))
 }
 
 fn bench(folder: &Path, flags: &str) -> Output {
@@ -144,11 +189,11 @@ fn bench(folder: &Path, flags: &str) -> Output {
 }
 
 #[test]
-fn bench_read_prints_a_row_for_each_number_of_threads() {
+fn bench_data_prints_a_row_for_each_number_of_threads() {
     let dir = tempfile::tempdir().unwrap();
     simulate(dir.path(), 3, 60).unwrap();
     let flags = "--bin-edges 0.1 --threads 2 --passes 1 --included_phenotypes sex cell_type";
-    let output = bench_read(dir.path(), flags);
+    let output = bench_data(dir.path(), flags);
     let text = String::from_utf8(output.stdout).unwrap();
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(output.status.success(), "{text}{error}");
@@ -158,14 +203,14 @@ fn bench_read_prints_a_row_for_each_number_of_threads() {
         .collect();
     assert_eq!(rows.len(), 3, "{text}");
     assert_eq!(
-        (rows[1][0], rows[1][1], rows[2][0], rows[2][1]),
+        (rows[1][0], rows[1][2], rows[2][0], rows[2][2]),
         ("1", "60", "2", "60")
     );
     for (flags, part) in [
         ("", "bin"),
         ("--bin-edges 0.1 --included-phenotypes colour", "colour"),
     ] {
-        let output = bench_read(dir.path(), flags);
+        let output = bench_data(dir.path(), flags);
         let error = String::from_utf8(output.stderr).unwrap();
         assert_eq!(output.status.code(), Some(1), "{error}");
         assert!(
@@ -173,6 +218,36 @@ fn bench_read_prints_a_row_for_each_number_of_threads() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn bench_data_tells_rows_and_how_well_they_are_mixed() {
+    let dir = tempfile::tempdir().unwrap();
+    simulate(dir.path(), 3, 60).unwrap();
+    let flags = "--rows --batch 8,16 --readers 1,2 --entropy cell_type --passes 1 --json";
+    let output = bench_data(dir.path(), flags);
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{error}");
+    let rows: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = rows.as_array().unwrap();
+    let of = |row: &serde_json::Value| (row["batch_cells"].as_u64(), row["threads"].as_u64());
+    let found: Vec<_> = rows.iter().map(of).collect();
+    let expected = [(8, 1), (8, 2), (16, 1), (16, 2)];
+    assert_eq!(found, expected.map(|(b, t)| (Some(b), Some(t))));
+    for row in rows {
+        assert_eq!(
+            (row["cells"].as_u64(), row["tokens"].as_u64()),
+            (Some(60), Some(0))
+        );
+        let entropy = |key: &str| row[key].as_f64().unwrap();
+        let share = entropy("batch_entropy_bits") / entropy("random_batch_entropy_bits");
+        assert!((0.8..1.1).contains(&share), "{row}");
+    }
+    assert_eq!(rows[0]["batch_entropy_bits"], rows[1]["batch_entropy_bits"]);
+    let output = bench_data(dir.path(), "--rows --entropy colour");
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{error}");
+    assert!(error.contains("colour"), "{error}");
 }
 
 #[test]

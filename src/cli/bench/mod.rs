@@ -1,6 +1,6 @@
 //! `gene-bert bench`: how fast the parts are on this machine and these files.
 
-mod read;
+mod data;
 mod train;
 
 /// Flags of `bench`.
@@ -12,8 +12,8 @@ pub struct BenchArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Part {
-    /// Read and tokenise cells: cells, tokens and non-zeros per second, and peak memory
-    Read(Box<read::ReadArgs>),
+    /// Read, mix and tokenise cells: cells, tokens and non-zeros per second, entropy, peak memory
+    Data(Box<data::DataArgs>),
     /// Train a model with random weights: tokens per second, share of the machine's peak, memory
     Train(Box<train::TrainArgs>),
 }
@@ -24,7 +24,7 @@ enum Part {
 /// Files that cannot be read or made into tokens, and settings that cannot work.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     match &args.part {
-        Part::Read(args) => read::run(args),
+        Part::Data(args) => data::run(args),
         Part::Train(args) => train::run(args),
     }
 }

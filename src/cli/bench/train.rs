@@ -6,8 +6,8 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use serde_json::json;
 
+use super::data::{masking, open};
 use super::mebibytes;
-use super::read::{masking, open};
 use crate::cell::PackedBatch;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{StagedDir, write_atomic};
@@ -119,7 +119,7 @@ fn workload(
             .collect();
         return Ok((model, batches));
     }
-    let (sources, vocabulary) = open(&args.files, 1, config)?;
+    let (sources, vocabulary) = open(&args.files, 1, config, config.bins()?)?;
     let collator = masking(&sources, &vocabulary, config)?;
     let run = RunConfig {
         per_device_train_batch_size: args.batch,
