@@ -1,4 +1,4 @@
-//! What every order promises, over files × ranks × threads × epochs × remainders.
+//! What every order promises, over files × selections × ranks × threads × epochs × remainders.
 #![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
@@ -16,9 +16,10 @@ const SHUFFLES: [Shuffle; 5] = [
 ];
 const REMAINDERS: [Remainder; 3] = [Remainder::Pad, Remainder::Drop, Remainder::Repeat];
 
-/// One order of one data set, for any number of ranks and threads.
+/// One order of some cells of one data set, for any number of ranks and threads.
 struct Case {
     data: Arc<DataSet>,
+    cells: Selection,
     shuffle: Shuffle,
     remainder: Remainder,
 }
@@ -39,13 +40,14 @@ impl Case {
             rank,
             world_size,
         };
-        let groups: Vec<_> = (0..self.data.len()).map(|cell| Some(group(cell))).collect();
+        let selected = self.cells.cells(self.data.len());
+        let groups: Vec<_> = selected.map(|cell| Some(group(cell))).collect();
         let basis = match self.shuffle {
             Shuffle::Weighted => Weights::balanced(&groups).map_or(Basis::None, Basis::Weights),
             Shuffle::Grouped => Basis::Groups(Groups::new(&groups)),
             _ => Basis::None,
         };
-        let sampler = Sampler::by(basis, config, Selection::All, self.data.len()).unwrap();
+        let sampler = Sampler::by(basis, config, self.cells.clone(), self.data.len()).unwrap();
         loader(&self.data, sampler, threads, batch)
     }
 
@@ -74,23 +76,49 @@ fn by_step(ranks: Vec<Vec<PackedBatch>>) -> Steps {
     steps
 }
 
+/// A cell, its tokens, and the place and token of each label.
+type Content = (u64, Vec<u32>, Vec<(u32, u32)>);
+
+/// All cells in order, whatever the batches: what the model sees.
+fn contents(steps: &[Vec<PackedBatch>]) -> Vec<Content> {
+    let of_batch = |batch: &PackedBatch| {
+        let cell = |n: usize| {
+            let (start, end) = (batch.cu_seqlens[n], batch.cu_seqlens[n + 1]);
+            let labels = batch
+                .labels
+                .iter()
+                .filter(|l| (start..end).contains(&l.position));
+            let labels = labels.map(|l| (l.position - start, l.token)).collect();
+            let tokens = batch.input_ids[start as usize..end as usize].to_vec();
+            (batch.cells[n], tokens, labels)
+        };
+        (0..batch.num_cells()).map(cell).collect::<Vec<_>>()
+    };
+    steps.iter().flatten().flat_map(of_batch).collect()
+}
+
 fn order(steps: &Steps) -> Vec<u64> {
     steps.iter().flat_map(|step| ids(step)).collect()
 }
 
+/// All orders of all cells of the files, and of those of a part of them.
 fn cases(files: &[u64]) -> impl Iterator<Item = Case> {
     let data = sizes(files);
-    let cells = data.len();
-    let pairs = SHUFFLES
-        .into_iter()
-        .flat_map(|shuffle| REMAINDERS.map(|r| (shuffle, r)));
+    let part = (0..data.len()).filter(|cell| cell % 5 < 3).collect();
+    let cases = [Selection::All, Selection::Rows(part)].map(|cells| {
+        SHUFFLES.map(|shuffle| {
+            REMAINDERS.map(|remainder| Case {
+                data: Arc::clone(&data),
+                cells: cells.clone(),
+                shuffle,
+                remainder,
+            })
+        })
+    });
+    // Nothing can be drawn where there is no cell.
     let fits =
-        move |(shuffle, _): &(Shuffle, Remainder)| cells > 0 || *shuffle != Shuffle::Weighted;
-    pairs.filter(fits).map(move |(shuffle, remainder)| Case {
-        data: Arc::clone(&data),
-        shuffle,
-        remainder,
-    })
+        |case: &Case| case.cells.len(case.data.len()) > 0 || case.shuffle != Shuffle::Weighted;
+    cases.into_iter().flatten().flatten().filter(fits)
 }
 
 /// How often each cell occurs, against what the order promises.
@@ -110,7 +138,10 @@ fn check_counts(case: &Case, steps: &Steps, batch: usize) {
         Remainder::Drop => n <= 1,
         Remainder::Repeat => n >= 1,
     };
-    assert!(counts.into_iter().all(fine), "{label:?}");
+    let selected = case.cells.cells(case.data.len());
+    let mut counts_of = selected.map(|cell| std::mem::take(&mut counts[cell as usize]));
+    assert!(counts_of.all(fine), "{label:?}");
+    assert!(counts.iter().all(|n| *n == 0), "{label:?}: other cells");
 }
 
 #[test]
@@ -150,6 +181,7 @@ fn batches_of_a_group_hold_no_other() {
         let (data, shuffle) = (sizes(&[30, 31]), Shuffle::Grouped);
         let case = Case {
             data,
+            cells: Selection::All,
             shuffle,
             remainder,
         };
@@ -186,10 +218,8 @@ fn the_rest_of_an_epoch_is_the_same_after_any_step() {
             let grouped = case.shuffle == Shuffle::Grouped;
             for (world, batch) in [(1, 3), (3, if grouped { 3 } else { 2 })] {
                 let ranks = (0..world).map(|rank| resumed(rank, world, 2, batch));
-                let (now, before) = (
-                    order(&by_step(ranks.collect())),
-                    order(&whole[done..].to_vec()),
-                );
+                let now = contents(&by_step(ranks.collect()));
+                let before = contents(&whole[done..]);
                 let common = now.len().min(before.len());
                 assert_eq!(now[..common], before[..common]);
                 if case.remainder == Remainder::Pad {
@@ -207,6 +237,7 @@ fn a_cell_that_occurs_again_has_other_masks() {
         let data = sizes(&[7]);
         let case = Case {
             data,
+            cells: Selection::All,
             shuffle,
             remainder,
         };
