@@ -1,6 +1,7 @@
 //! The settings of each component, taken out of a [`RunConfig`].
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use super::choices::Dtype;
 use super::resolve::ConfigError;
@@ -198,6 +199,7 @@ impl RunConfig {
     pub fn model_config(&self) -> Result<GeneBertConfig, ConfigError> {
         let wrong = |e| ConfigError::Model(Box::new(e));
         let mut config = match (&self.pretrained_model_path, &self.model_arch) {
+            (Some(path), None) if !path.exists() => return Err(no_such_model(path)),
             (Some(path), None) => {
                 let file = if path.is_dir() {
                     path.join(CONFIG_FILE)
@@ -316,6 +318,19 @@ impl From<TokenizeConfig> for Settings {
     }
 }
 
+/// What to say of a model that is not there: a built-in one may be meant.
+fn no_such_model(path: &Path) -> ConfigError {
+    let names = GeneBertConfig::built_in_names();
+    let hint = match names.iter().find(|name| path == Path::new(name)) {
+        Some(name) => format!("the built-in model is --model_arch {name}"),
+        None => "name a model config (JSON) or a checkpoint folder, or a built-in model by \
+                 --model_arch"
+            .to_owned(),
+    };
+    let path = path.to_owned();
+    ConfigError::NoSuchModel { path, hint }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -404,6 +419,10 @@ mod tests {
             ..at(&file)
         };
         assert!(config(heads).unwrap_err().contains("num_attention_heads"));
+        let missing = config(at("distilbert_tiny".as_ref())).unwrap_err();
+        assert!(missing.contains("hint: the built-in model is --model_arch distilbert_tiny"));
+        let missing = config(at(&dir.path().join("absent"))).unwrap_err();
+        assert!(missing.contains("absent: pretrained_model_path is no such file or folder"));
         for name in GeneBertConfig::built_in_names() {
             let named = Settings {
                 model_arch: Some(name.to_owned()),

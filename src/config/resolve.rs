@@ -55,6 +55,14 @@ pub enum ConfigError {
     /// The model's configuration cannot be used.
     #[error(transparent)]
     Model(Box<crate::model::ConfigError>),
+    /// The model is not there.
+    #[error("{}: pretrained_model_path is no such file or folder\nhint: {hint}", path.display())]
+    NoSuchModel {
+        /// What was named.
+        path: PathBuf,
+        /// What to do.
+        hint: String,
+    },
     /// No model is named, or more than one.
     #[error("no model is set\nhint: set one of pretrained_model_path and model_arch")]
     NoModel,
