@@ -18,6 +18,22 @@ pub type SourceError = Box<dyn std::error::Error + Send + Sync + 'static>;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct GeneId(pub u32);
 
+/// A gene id as it is compared: an Ensembl id loses its version suffix (`ENSG00000141510.18` →
+/// `ENSG00000141510`), a symbol stays as it is.
+pub fn canonical_gene_id(id: &str) -> &str {
+    let Some((stem, version)) = id.rsplit_once('.') else {
+        return id;
+    };
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let digits = stem.trim_start_matches(|c: char| c.is_ascii_uppercase());
+    let ensembl = stem.starts_with("ENS") && digits.len() >= 6 && is_number(digits);
+    if ensembl && is_number(version) {
+        stem
+    } else {
+        id
+    }
+}
+
 /// Position of a token in the token vocabulary, from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TokenId(pub u32);
@@ -138,5 +154,29 @@ impl PackedBatch {
             .max()
             .unwrap_or(0);
         longest as usize * self.num_cells()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_ensembl_ids_lose_a_version() {
+        assert_eq!(canonical_gene_id("ENSG00000141510.18"), "ENSG00000141510");
+        assert_eq!(
+            canonical_gene_id("ENSMUSG00000059552.3"),
+            "ENSMUSG00000059552"
+        );
+        for same in [
+            "AC000.1",
+            "RP11-34P13.7",
+            "ENSG00000141510",
+            "ENSG1.x",
+            "TP53",
+            ".",
+        ] {
+            assert_eq!(canonical_gene_id(same), same);
+        }
     }
 }

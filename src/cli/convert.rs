@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::file::expand_paths;
 use crate::h5ad::writer::Storage;
-use crate::h5ad::{MatrixKey, OpenOptions};
+use crate::h5ad::{GeneMap, MatrixKey, OpenOptions};
 use crate::prepare::convert::{Compression, ConvertConfig, Dtype, GeneChoice, MemorySize, convert};
 
 /// Flags of `convert`.
@@ -54,6 +54,10 @@ pub struct ConvertArgs {
     /// The column of var that holds the gene ids [default: its index]
     #[arg(long, value_name = "COLUMN")]
     gene_id_column: Option<String>,
+    /// Other names for the files' gene ids: a table with the columns gene and mapped_to, such as
+    /// `gene-bert genes map` writes
+    #[arg(long, value_name = "FILE")]
+    gene_map: Option<PathBuf>,
     /// Memory for cells under way, such as 300MB or 2GiB
     #[arg(long, value_name = "BYTES", default_value = "1GiB")]
     memory: MemorySize,
@@ -96,6 +100,7 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
         open: OpenOptions {
             matrix: args.matrix,
             gene_id_column: args.gene_id_column,
+            gene_map: args.gene_map.as_deref().map(GeneMap::at),
             ..OpenOptions::default()
         },
         cells_per_file: args.cells_per_file,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 
-use crate::h5ad::{MatrixKey, OpenOptions, ValuePolicy};
+use crate::h5ad::{GeneMap, MatrixKey, OpenOptions, ValuePolicy};
 use crate::prepare::PrepareError;
 use crate::prepare::passes::FileChoice;
 use crate::vocab::GenesFrom;
@@ -21,6 +21,10 @@ pub(super) struct FileFlags {
     /// Column of var that holds the gene ids [default: the var index]
     #[arg(long, value_name = "COLUMN")]
     gene_id_column: Option<String>,
+    /// Other names for the files' gene ids: a table with the columns gene and mapped_to, such as
+    /// `gene-bert genes map` writes
+    #[arg(long, value_name = "FILE")]
+    gene_map: Option<PathBuf>,
     /// Threads that read [default: one per core]
     #[arg(long, value_name = "THREADS")]
     threads: Option<usize>,
@@ -32,6 +36,7 @@ impl FileFlags {
         let open = OpenOptions {
             matrix: self.matrix,
             gene_id_column: self.gene_id_column,
+            gene_map: self.gene_map.as_deref().map(GeneMap::at),
             values: if any_values {
                 ValuePolicy::Any
             } else {

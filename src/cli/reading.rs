@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::split::PartFlags;
 use crate::file::expand_paths;
 use crate::h5ad::edit::{Additions, add_in_place, add_to_copy};
-use crate::h5ad::{MatrixKey, OpenOptions, ValuePolicy};
+use crate::h5ad::{GeneMap, MatrixKey, OpenOptions, ValuePolicy};
 use crate::infer::{Checkpoint, Reading};
 use crate::loader::LoaderConfig;
 
@@ -37,6 +37,10 @@ pub(super) struct ModelFlags {
     /// Column of var that holds the gene ids [default: the var index]
     #[arg(long, value_name = "COLUMN")]
     gene_id_column: Option<String>,
+    /// Other names for the files' gene ids: a table with the columns gene and mapped_to, such as
+    /// `gene-bert genes map` writes
+    #[arg(long, value_name = "FILE")]
+    gene_map: Option<PathBuf>,
     /// Least share of the checkpoint's genes that each file must have [default: as in training]
     #[arg(long, value_name = "SHARE")]
     min_gene_overlap: Option<f64>,
@@ -140,6 +144,7 @@ impl ModelFlags {
             open: OpenOptions {
                 matrix: self.matrix.clone(),
                 gene_id_column: self.gene_id_column.clone(),
+                gene_map: self.gene_map.as_deref().map(GeneMap::at),
                 values,
                 ..OpenOptions::default()
             },

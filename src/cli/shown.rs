@@ -2,11 +2,12 @@
 //! line of a run can be used as it is, but most would only be in the way.
 
 /// Settings that concern the tokens of a cell.
-const TOKENS: [&str; 20] = [
+const TOKENS: [&str; 21] = [
     "config",
     "layer",
     "matrix",
     "gene_id_column",
+    "gene_map",
     "min_gene_overlap",
     "allow_scaled",
     "train_data_paths",
@@ -33,11 +34,12 @@ pub(super) fn tokens_only(arg: clap::Arg) -> clap::Arg {
 }
 
 /// Settings that concern a vocabulary.
-const VOCABULARY: [&str; 9] = [
+const VOCABULARY: [&str; 10] = [
     "config",
     "layer",
     "matrix",
     "gene_id_column",
+    "gene_map",
     "bin_edges",
     "bin_edges_path",
     "quantile_bins",

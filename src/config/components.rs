@@ -7,7 +7,7 @@ use super::choices::Dtype;
 use super::resolve::ConfigError;
 use super::settings::{RunConfig, Settings};
 use crate::file::read_json;
-use crate::h5ad::{OpenOptions, ValuePolicy};
+use crate::h5ad::{GeneMap, OpenOptions, ValuePolicy};
 use crate::kernels::peak;
 use crate::kernels::products::Precision;
 use crate::loader::{
@@ -51,6 +51,7 @@ impl RunConfig {
         OpenOptions {
             matrix: self.matrix.clone(),
             gene_id_column: self.gene_id_column.clone(),
+            gene_map: self.gene_map.as_deref().map(GeneMap::at),
             values: if self.allow_scaled {
                 ValuePolicy::Any
             } else {

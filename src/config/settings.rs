@@ -140,6 +140,10 @@ settings! {
     /// Column of var that holds the gene ids [default: the var index]
     #[arg(long, help_heading = DATA, value_name = "COLUMN")]
     gene_id_column (String): Option<String> = None;
+    /// Other names for the files' gene ids: a table with the columns gene and mapped_to, such as
+    /// `gene-bert genes map` writes
+    #[arg(long, help_heading = DATA, value_name = "FILE")]
+    gene_map (PathBuf): Option<PathBuf> = None;
     /// Least share of the gene vocabulary that each file must have [default: 0.5]
     #[arg(long, help_heading = DATA, value_name = "SHARE")]
     min_gene_overlap (f64): f64 = 0.5;

@@ -96,6 +96,20 @@ pub enum H5adError {
         /// What was found.
         value: f32,
     },
+    /// A table of other gene names that is none.
+    #[error(
+        "{}: is no map of genes: {what}\nhint: a table with the columns gene and mapped_to; \
+         `gene-bert genes map` writes one", path.display()
+    )]
+    GeneMap {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// A table beside the files could not be read.
+    #[error(transparent)]
+    Table(#[from] crate::file::FileError),
     /// A file to which nothing could be added.
     #[error(
         "{path}: {key}: cannot be added to; the file is as it was\n\

@@ -29,7 +29,7 @@ pub(super) fn style_of<'a>(ids: impl Iterator<Item = &'a str>) -> GeneStyle {
 
 /// The style of one id: `ENS`, a species of capitals, `G`, digits, perhaps `.version`; or a
 /// symbol: letters, digits and `. - _ @ ( ) /`, with a letter among them (also `7SK`).
-pub(super) fn style(id: &str) -> GeneStyle {
+pub fn style(id: &str) -> GeneStyle {
     if let Some(rest) = id.strip_prefix("ENS") {
         let (stem, version) = match rest.split_once('.') {
             Some((stem, version)) => (stem, Some(version)),

@@ -25,6 +25,7 @@ mod dense;
 mod diagnose;
 pub mod edit;
 mod error;
+mod gene_map;
 mod genes;
 mod inspect;
 mod joined;
@@ -45,6 +46,8 @@ pub mod writer;
 
 pub use column::VarColumn;
 pub use error::H5adError;
+pub use gene_map::{GENE_MAP_COLUMNS, GeneMap};
+pub use genes::style as gene_style;
 pub use inspect::{inspect, inspect_with};
 pub use joined::{JoinedTable, Part, TableColumn};
 pub use number::Kind;

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::GeneMap;
+
 /// Which matrix of the file is read.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -81,6 +83,8 @@ pub struct OpenOptions {
     pub matrix: MatrixKey,
     /// The column of `var` (or `raw.var`) that holds the gene ids; its index where `None`.
     pub gene_id_column: Option<String>,
+    /// Other names for the gene ids.
+    pub gene_map: Option<GeneMap>,
     /// Which values are let through.
     pub values: ValuePolicy,
     /// How much memory, in bytes, a column-compressed matrix may take to be held by rows. A
@@ -93,6 +97,7 @@ impl Default for OpenOptions {
         Self {
             matrix: MatrixKey::X,
             gene_id_column: None,
+            gene_map: None,
             values: ValuePolicy::NonNegative,
             csc_memory_bytes: 256 << 20,
         }

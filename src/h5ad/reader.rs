@@ -74,7 +74,10 @@ impl H5ad {
                 container.invalid("obs", "there is no index, so that the cells are not known")
             );
         }
-        let gene_ids = names.unwrap_or_default();
+        let mut gene_ids = names.unwrap_or_default();
+        if let Some(map) = &options.gene_map {
+            map.apply(&mut gene_ids)?;
+        }
         let counts = [
             ("obs", named_cells, num_cells),
             (var.key(), Some(gene_ids.len() as u64), num_genes),

@@ -105,6 +105,15 @@ pub enum GenesError {
         /// What to do.
         remedy: &'static str,
     },
+    /// A table that names no gene.
+    #[error(
+        "{}: no line holds a symbol and an Ensembl id\nhint: a table (.csv, or tab-separated .tsv \
+         or .txt) in whose lines both stand side by side, such as BioMart exports", path.display()
+    )]
+    NoNames {
+        /// The table.
+        path: PathBuf,
+    },
     /// A number that cannot be used.
     #[error("--{flag} is {given}, expected {expected}")]
     Number {

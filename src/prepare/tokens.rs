@@ -181,6 +181,7 @@ fn saved_settings(checkpoint: &Path) -> Result<Settings, PrepareError> {
     Ok(Settings {
         matrix: run.matrix,
         gene_id_column: run.gene_id_column,
+        gene_map: run.gene_map,
         seed: run.seed,
         ..Settings::from(tokenize)
     })

@@ -15,9 +15,10 @@ mod phenotypes;
 mod tokens;
 mod vocabulary;
 
+pub use crate::cell::canonical_gene_id;
 pub use build::{GeneTally, GenesFrom, build_genes, build_phenotypes};
 pub use error::VocabError;
-pub use genes::{GeneVocab, canonical_gene_id};
+pub use genes::GeneVocab;
 pub use phenotypes::{PhenotypeVocab, Repeats, phenotype_token};
 pub use vocabulary::Vocabulary;
 

@@ -6,6 +6,7 @@ mod classify;
 mod convert;
 mod eval;
 mod folder;
+mod genes_map;
 mod genes_rank;
 mod golden_genes;
 mod golden_metrics;

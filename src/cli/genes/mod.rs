@@ -1,5 +1,6 @@
 //! `gene-bert genes`: jobs on the genes of files.
 
+mod map;
 mod rank;
 mod stats;
 
@@ -12,6 +13,9 @@ pub struct GenesArgs {
 
 #[derive(Debug, clap::Subcommand)]
 enum Part {
+    /// What genes are called elsewhere: Ensembl ids of symbols or symbols of Ensembl ids, for
+    /// --gene-map
+    Map(map::MapArgs),
     /// Rank genes by how much they vary (highly variable genes, as scanpy's seurat_v3), for
     /// --gene-ranking
     Rank(rank::RankArgs),
@@ -25,6 +29,7 @@ enum Part {
 /// Files or settings that cannot be used; an output that exists or cannot be written.
 pub fn run(args: GenesArgs) -> anyhow::Result<()> {
     match args.part {
+        Part::Map(args) => map::run(args),
         Part::Rank(args) => rank::run(args),
         Part::Stats(args) => stats::run(args),
     }
