@@ -14,6 +14,7 @@
 //! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
 //! | 1 | [`store`] ∘ | the other cell sources behind [`cell::CellSource`] |
 //! | 1 | [`kernels`] | the fused operations of a training step; the only `unsafe` |
+//! | 1 | [`classical`] ∘ | the simple methods that a model is compared with and looked at by |
 //! | 1 | [`parameters`] | named weights, their gradients, both on disk as safetensors |
 //! | 2 | [`tokenize`] ∘ | cell + vocabulary + settings → tokens |
 //! | 2 | [`model`] | GeneBERT: config, embeddings, blocks, heads, init, weights on disk |
@@ -30,6 +31,7 @@
 pub mod assess;
 pub mod buffers;
 pub mod cell;
+pub mod classical;
 pub mod cli;
 pub mod config;
 pub mod file;

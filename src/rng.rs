@@ -32,6 +32,8 @@ pub enum Stream {
     Permute = 10,
     /// Which cells or groups a bootstrap draws; id = number of the resample.
     Bootstrap = 11,
+    /// Starts of clusterings and layouts; epoch = the method, id = number of the start.
+    Layout = 12,
 }
 
 /// The generator of one stream.

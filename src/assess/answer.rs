@@ -227,7 +227,7 @@ fn gene_weights(checkpoint: &Checkpoint, subject: &Subject) -> Result<Option<Vec
 }
 
 /// Turns numbers of cells into the share of all of them.
-fn counted_up(total: u64, progress: &mut dyn FnMut(f64)) -> impl FnMut(u64) {
+pub(super) fn counted_up(total: u64, mut progress: impl FnMut(f64)) -> impl FnMut(u64) {
     let mut done = 0;
     move |cells| {
         done += cells;

@@ -2,10 +2,12 @@
 
 use anyhow::Result;
 
-use super::answer::answer;
+use super::answer::{Found, answer, counted_up};
 use super::intervals::Bootstrap;
-use super::subject::{Question, Subject};
-use super::summary::Summary;
+use super::map::{Map, draw, embed};
+use super::report::Training;
+use super::subject::{Question, Subject, at_most};
+use super::summary::{EmbeddingSummary, Summary};
 use super::sums;
 use super::units::Units;
 use crate::config::RunConfig;
@@ -13,7 +15,7 @@ use crate::infer::Checkpoint;
 use crate::metrics::Predictions;
 
 /// One column's answers behind its summary.
-pub struct Column {
+pub(super) struct Column {
     /// The evaluated cells with a known value, as cells of the data set.
     pub cells: Vec<u64>,
     /// What was predicted for each.
@@ -26,20 +28,36 @@ pub struct Column {
 pub struct Assessed {
     /// What is written.
     pub summary: Summary,
-    /// The answers, in the order of the summary's columns.
-    pub columns: Vec<Column>,
+    /// Where cells lie by their embeddings, if any was embedded.
+    pub map: Option<Map>,
+    /// What the run wrote while it trained, if the checkpoint lies in its folder.
+    pub training: Option<Training>,
     /// The run's settings.
     pub config: RunConfig,
 }
 
-/// Evaluates a checkpoint; `progress` is told the share that is done.
+impl Assessed {
+    /// The run's settings, name and value.
+    ///
+    /// # Errors
+    /// They cannot be written as TOML.
+    pub(super) fn settings(&self) -> Result<Vec<(String, String)>> {
+        let text = self.config.to_toml()?;
+        let lines = text.lines().filter_map(|line| line.split_once(" = "));
+        Ok(lines
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect())
+    }
+}
+
+/// Evaluates a checkpoint; `progress` is told what is done and which share of it.
 ///
 /// # Errors
 /// Files that cannot be read or do not fit, columns that are not there, nothing to evaluate.
 pub fn assess(
     checkpoint: &Checkpoint,
     question: &Question,
-    progress: &mut dyn FnMut(f64),
+    progress: &mut dyn FnMut(&'static str, f64),
 ) -> Result<Assessed> {
     let subject = Subject::settle(checkpoint, question)?;
     // Before the model is asked: what cannot be had.
@@ -54,13 +72,15 @@ pub fn assess(
     let groups = question.group_by.as_deref();
     let groups = groups.map(|column| Units::new(&subject.cells.data, column));
     let groups = groups.transpose()?;
-    let answered = answer(checkpoint, question, &subject, progress)?;
-    let mut columns = Vec::new();
-    let mut summaries = Vec::new();
-    for found in answered.columns {
-        summaries.push(sums::of_column(&found, &bootstrap, groups.as_ref()));
-        columns.push(found.column);
-    }
+    let answered = answer(checkpoint, question, &subject, &mut |share| {
+        progress("evaluating", share);
+    })?;
+    let found = (&subject, answered.columns.as_slice());
+    let map = map(checkpoint, question, found, groups.as_ref(), progress)?;
+    let (map, embedding) = map.map_or((None, None), |(map, summary)| (Some(map), Some(summary)));
+    let columns = answered.columns.iter();
+    let columns = columns.map(|found| sums::of_column(found, &bootstrap, groups.as_ref()));
+    let columns = columns.collect();
     let genes = answered.genes.as_ref();
     let genes = genes.and_then(|genes| sums::of_genes(genes, &bootstrap));
     let summary = Summary {
@@ -77,11 +97,38 @@ pub fn assess(
         resampled_by: question.bootstrap_by.clone(),
         eval_loss: answered.eval_loss,
         genes,
-        columns: summaries,
+        columns,
+        embedding,
     };
     Ok(Assessed {
         summary,
-        columns,
+        map,
+        training: Training::of(&checkpoint.path),
         config: subject.config,
     })
+}
+
+/// Embeds some of the evaluated cells and lays them out; `None` where none is asked for.
+fn map(
+    checkpoint: &Checkpoint,
+    question: &Question,
+    (subject, found): (&Subject, &[Found]),
+    groups: Option<&Units>,
+    progress: &mut dyn FnMut(&'static str, f64),
+) -> Result<Option<(Map, EmbeddingSummary)>> {
+    if question.map_cells == 0 {
+        return Ok(None);
+    }
+    let (cells, seed) = (&subject.cells, subject.config.seed);
+    let num_cells = cells.data.len();
+    let (all, limit) = (cells.selection.clone(), Some(question.map_cells));
+    let selection = at_most(all, num_cells, limit, (seed, 3));
+    let mut seen = counted_up(selection.len(num_cells), |share| {
+        progress("embedding", share)
+    });
+    let chosen = (cells, &selection);
+    let (pooling, loader) = (&question.pooling, &subject.loader);
+    let embedded = embed(checkpoint, chosen, pooling, loader, &mut seen)?;
+    let groups = (question.group_by.as_deref(), groups);
+    Ok(Some(draw(embedded, (subject, found), groups, pooling)))
 }

@@ -5,19 +5,21 @@
 //! out) and where the constant answers come from; [`assess()`] goes from there to the end: `answer`
 //! lets the model answer, by the code that evaluates in training, with the same masks; `sums` makes
 //! figures of the answers and `intervals` confidence intervals; [`summary`] is what is written as
-//! `metrics.json`; [`output`] puts the folder together, and `table` is for the screen.
+//! `metrics.json`; [`map`] embeds and lays cells out, [`report`] is the page; [`output`] puts the folder together, and `table` is for the screen.
 //!
 //! Knows nothing of how a model is trained, and never changes a checkpoint.
 
 mod answer;
 mod intervals;
 mod job;
+pub mod map;
 pub mod output;
+pub mod report;
 mod subject;
 pub mod summary;
 mod sums;
 mod table;
 mod units;
 
-pub use job::{Assessed, Column, assess};
+pub use job::{Assessed, assess};
 pub use subject::Question;

@@ -2,6 +2,7 @@
 //!
 //! | file | what |
 //! |---|---|
+//! | `report.html` | the same for the eye: one page with charts, as [`super::report`] |
 //! | `metrics.json` | everything, as [`super::summary::Summary`] |
 //! | `per_class.csv` | precision, recall, F1, AUROC of every class |
 //! | `confusion_NAME.csv` | counts, rows true, columns predicted; one per column and setting |
@@ -14,6 +15,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
+use super::job::Assessed;
+use super::report::{Report, page};
 use super::summary::{ColumnSummary, Summary, setting_text};
 use crate::file::{StagedDir, write_atomic};
 use crate::metrics::Figures;
@@ -55,10 +58,19 @@ pub fn check(folder: &Path, overwrite: bool) -> Result<()> {
 ///
 /// # Errors
 /// It cannot be written; what stood there is then still there.
-pub fn write(folder: &Path, summary: &Summary) -> Result<()> {
+pub fn write(folder: &Path, assessed: &Assessed) -> Result<()> {
+    let summary = &assessed.summary;
+    let settings = assessed.settings()?;
+    let report = Report {
+        summary,
+        map: assessed.map.as_ref(),
+        training: assessed.training.as_ref(),
+        settings: &settings,
+    };
     let staged = StagedDir::new(folder)?;
     let dir = staged.path();
     write_atomic(&dir.join(METRICS), &serde_json::to_vec_pretty(summary)?)?;
+    write_atomic(&dir.join("report.html"), page(&report).as_bytes())?;
     write_atomic(&dir.join("per_class.csv"), &per_class(summary)?)?;
     for column in &summary.columns {
         let names: Vec<&str> = column.classes.iter().map(|c| c.name.as_str()).collect();

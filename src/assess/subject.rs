@@ -13,6 +13,7 @@ use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::expand_paths;
 use crate::h5ad::H5ad;
+use crate::infer::embed::Pooling;
 use crate::infer::{Checkpoint, Reading};
 use crate::loader::{DataSet, LoaderConfig, Selection};
 use crate::rng::{self, Stream};
@@ -42,6 +43,10 @@ pub struct Question {
     pub gene_mask_prob: Option<f64>,
     /// Evaluate at most this many cells, drawn at random.
     pub max_cells: Option<u64>,
+    /// Embed at most this many of them, for the map; 0: none.
+    pub map_cells: u64,
+    /// What stands for a cell in the map.
+    pub pooling: Pooling,
     /// The training files, where the run's own paths do not lead to them.
     pub train_data_paths: Vec<String>,
 }
@@ -141,7 +146,7 @@ impl Subject {
         } else {
             (&files.eval, "the run's evaluation files")
         };
-        let selection = at_most(selection, eval.len(), question.max_cells, config.seed);
+        let selection = at_most(selection, eval.len(), question.max_cells, (config.seed, 2));
         Ok(Self {
             cells: Cells {
                 data: eval,
@@ -234,7 +239,7 @@ fn given(
              how many cells each part has"
         );
     }
-    let selection = at_most(selection, data.len(), question.max_cells, seed);
+    let selection = at_most(selection, data.len(), question.max_cells, (seed, 2));
     Ok(Cells { data, selection })
 }
 
@@ -276,13 +281,18 @@ fn bind(checkpoint: &Checkpoint, config: &RunConfig, files: &Files) -> Result<(D
     Ok((Data::bind(config, files, &start)?, start))
 }
 
-/// At most `limit` of the cells, drawn at random, ascending.
-fn at_most(selection: Selection, num_cells: u64, limit: Option<u64>, seed: u64) -> Selection {
+/// At most `limit` of the cells, drawn at random, ascending; each `draw` is another one.
+pub(super) fn at_most(
+    selection: Selection,
+    num_cells: u64,
+    limit: Option<u64>,
+    (seed, draw): (u64, u64),
+) -> Selection {
     let Some(limit) = limit.filter(|&limit| limit < selection.len(num_cells)) else {
         return selection;
     };
     let cells: Vec<u64> = selection.cells(num_cells).collect();
-    let mut rng = rng::stream(seed, Stream::Split, 0, 2);
+    let mut rng = rng::stream(seed, Stream::Split, 0, draw);
     let drawn = rand::seq::index::sample(&mut rng, cells.len(), limit as usize);
     let mut cells: Vec<u64> = drawn.into_iter().map(|i| cells[i]).collect();
     cells.sort_unstable();

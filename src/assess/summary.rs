@@ -40,6 +40,36 @@ pub struct Summary {
     pub genes: Option<GeneSummary>,
     /// Every phenotype in every setting, or a classifier's column.
     pub columns: Vec<ColumnSummary>,
+    /// The embeddings of some of the cells; `None`: none was made.
+    pub embedding: Option<EmbeddingSummary>,
+}
+
+/// Whether cells of one label lie together.
+#[derive(Debug, Clone, Serialize)]
+pub struct EmbeddingSummary {
+    /// What stands for a cell: cls, mean or a phenotype.
+    pub pooling: String,
+    /// How many cells, drawn from the evaluated ones.
+    pub num_cells: u64,
+    /// Numbers of an embedding.
+    pub width: usize,
+    /// By obs column: those with at least two values.
+    pub labels: Vec<LabelSummary>,
+}
+
+/// Labels against as many clusters (k-means), and against distances.
+#[derive(Debug, Clone, Serialize)]
+pub struct LabelSummary {
+    /// The obs column.
+    pub category: String,
+    /// Labels that occur.
+    pub num_classes: usize,
+    /// Of labels and clusters.
+    pub adjusted_rand_index: f64,
+    /// The same.
+    pub normalized_mutual_information: f64,
+    /// Of labels, by Euclidean distance.
+    pub silhouette: Option<f64>,
 }
 
 /// Masked genes.

@@ -8,6 +8,7 @@ use super::progress::Bar;
 use super::reading::ModelFlags;
 use crate::assess::{self, Question, output};
 use crate::file::expand_paths;
+use crate::infer::embed::Pooling;
 
 /// Flags of `eval`.
 #[derive(Debug, clap::Args)]
@@ -47,11 +48,17 @@ pub struct EvalArgs {
     /// Evaluate at most this many cells, drawn at random
     #[arg(long, value_name = "CELLS")]
     max_cells: Option<u64>,
+    /// Embed at most this many cells for the map in report.html; 0: none
+    #[arg(long, value_name = "CELLS", default_value_t = 3000)]
+    map_cells: u64,
+    /// What stands for a cell in the map: cls, mean, or a phenotype, as in `gene-bert embed`
+    #[arg(long, value_name = "POOLING", default_value = "cls")]
+    pooling: Pooling,
     /// The training files, where the paths in run.toml do not lead to them: what constant answers
     /// reach is counted on their cells
     #[arg(long, value_name = "FILE", num_args = 1..)]
     train_data_paths: Vec<String>,
-    /// Folder to make: metrics.json, per_class.csv, confusion_*.csv
+    /// Folder to make: report.html, metrics.json, per_class.csv, confusion_*.csv
     #[arg(long, value_name = "FOLDER")]
     output: PathBuf,
     /// Replace an evaluation of the same name
@@ -79,13 +86,18 @@ pub fn run(args: EvalArgs) -> Result<()> {
         seed: args.seed,
         gene_mask_prob: args.gene_mask_prob,
         max_cells: args.max_cells,
+        map_cells: args.map_cells,
+        pooling: args.pooling,
         train_data_paths: args.train_data_paths,
     };
     let checkpoint = args.model.open()?;
     let mut bar = Bar::new("evaluating");
-    let assessed = assess::assess(&checkpoint, &question, &mut |share| bar.show(share))?;
+    let assessed = assess::assess(&checkpoint, &question, &mut |what, share| {
+        bar.set_message(what);
+        bar.show(share);
+    })?;
     drop(bar);
-    output::write(&args.output, &assessed.summary)?;
+    output::write(&args.output, &assessed)?;
     print!("{}", assessed.summary.table());
     println!("{}", args.output.display());
     Ok(())

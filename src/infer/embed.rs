@@ -1,5 +1,6 @@
 //! Embeddings: the last hidden states of the encoder, one vector per cell or per gene.
 
+use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -25,6 +26,16 @@ pub enum Pooling {
     Mean,
     /// The state where this phenotype stands: what its prediction is read from.
     Phenotype(String),
+}
+
+impl fmt::Display for Pooling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Cls => "cls",
+            Self::Mean => "mean",
+            Self::Phenotype(name) => name,
+        })
+    }
 }
 
 impl FromStr for Pooling {
@@ -80,20 +91,14 @@ pub fn cells(
     reading: &Reading,
     pooling: &Pooling,
 ) -> Result<CellEmbeddings> {
-    let slot = match pooling {
-        Pooling::Phenotype(name) => Some(slot(checkpoint, name)?),
-        _ => None,
-    };
+    if let Pooling::Phenotype(name) = pooling {
+        slot(checkpoint, name)?;
+    }
     let cells = Cells::open(path, checkpoint, reading)?;
     let width = checkpoint.config.hidden_size;
     let mut values = Vec::with_capacity(cells.len() * width);
     cells.for_each_batch(Arc::new(PlainCollator), |batch| {
-        let states = states(&checkpoint.model, batch)?; // [T, D]
-        let pooled = match (slot, pooling) {
-            (Some(slot), _) => rows::gather(&states, &positions_of(batch, slot))?,
-            (None, Pooling::Mean) => mean_of_cells(batch, &states)?,
-            (None, _) => rows::gather(&states, &batch.cu_seqlens[..batch.num_cells()])?,
-        };
+        let pooled = pooled(checkpoint, batch, pooling)?; // [B, D]
         values.extend(pooled.flatten_all()?.to_vec1::<f32>()?);
         Ok(())
     })?;
@@ -101,6 +106,21 @@ pub fn cells(
         rows: cells.rows(),
         cell_names: cells.cell_names()?,
         array: ObsmArray { width, values },
+    })
+}
+
+/// The vector of each cell of a batch, [B, hidden size].
+///
+/// # Errors
+/// A phenotype that the model was not trained with, or an error of the model.
+pub fn pooled(checkpoint: &Checkpoint, batch: &PackedBatch, pooling: &Pooling) -> Result<Tensor> {
+    let states = states(&checkpoint.model, batch)?; // [T, D]
+    Ok(match pooling {
+        Pooling::Phenotype(name) => {
+            rows::gather(&states, &positions_of(batch, slot(checkpoint, name)?))?
+        }
+        Pooling::Mean => mean_of_cells(batch, &states)?,
+        Pooling::Cls => rows::gather(&states, &batch.cu_seqlens[..batch.num_cells()])?,
     })
 }
 

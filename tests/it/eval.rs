@@ -232,6 +232,54 @@ fn files_groups_and_intervals() {
 }
 
 #[test]
+fn the_report_is_one_whole_page() {
+    let folder = Folder::new();
+    for run in ["mlm", "cls"] {
+        let line = format!("eval --checkpoint {run} --output of-{run} --threads 1");
+        folder.done(&format!("{line} --bootstrap 20 --group-by sex"));
+        let page = fs::read_to_string(folder.path(&format!("of-{run}/report.html"))).unwrap();
+        for foreign in ["http:", "https:", "<script", "src=", "@import", "url("] {
+            assert!(!page.contains(foreign), "{run} {foreign}");
+        }
+        for section in [
+            "At a glance",
+            "Confusion matrix",
+            "Reliability",
+            "Embeddings",
+            "Training",
+        ] {
+            assert!(page.contains(section), "{run} {section}");
+        }
+        assert!(page.contains("T cell") && page.contains("Coloured by sex"));
+        for tag in ["svg", "figure", "table", "div", "details", "tr", "g"] {
+            let opened = page.matches(&format!("<{tag} ")).count()
+                + page.matches(&format!("<{tag}>")).count();
+            assert_eq!(
+                opened,
+                page.matches(&format!("</{tag}>")).count(),
+                "{run} {tag}"
+            );
+        }
+        let embedding = &folder.metrics(&format!("of-{run}"))["embedding"];
+        assert_eq!(embedding["width"].as_u64(), Some(16));
+        let label = &embedding["labels"][0];
+        let figure = |key: &str| label[key].as_f64().unwrap();
+        assert!((-1.0..=1.0).contains(&figure("silhouette")));
+        assert!((0.0..=1.0).contains(&figure("normalized_mutual_information")));
+        assert!((-1.0..=1.0).contains(&figure("adjusted_rand_index")));
+        // The same page again.
+        folder.done(&format!("{line} --bootstrap 20 --group-by sex --overwrite"));
+        let again = fs::read_to_string(folder.path(&format!("of-{run}/report.html"))).unwrap();
+        assert!(page == again, "{run}");
+        folder.done(&format!("{line} --map-cells 0 --overwrite"));
+        assert_eq!(
+            folder.metrics(&format!("of-{run}"))["embedding"],
+            Value::Null
+        );
+    }
+}
+
+#[test]
 fn values_that_were_never_learned_are_counted() {
     let folder = Folder::new();
     let before = H5ad::open(&folder.path("simulated_2.h5ad"), &OpenOptions::default()).unwrap();
