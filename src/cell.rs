@@ -145,6 +145,42 @@ impl PackedBatch {
         self.input_ids.len()
     }
 
+    /// Its cells in runs, as many one after the other as have `most_tokens` tokens together; a longer
+    /// cell is a run of its own.
+    pub fn runs(&self, most_tokens: usize) -> Vec<Range<usize>> {
+        let mut runs: Vec<Range<usize>> = Vec::new();
+        for cell in 0..self.num_cells() {
+            let tokens = |first: usize| self.cu_seqlens[cell + 1] - self.cu_seqlens[first];
+            match runs.last_mut() {
+                Some(run) if tokens(run.start) as usize <= most_tokens => run.end = cell + 1,
+                _ => runs.push(cell..cell + 1),
+            }
+        }
+        runs
+    }
+
+    /// The batch of some of its cells.
+    #[must_use]
+    pub fn part(&self, cells: Range<usize>) -> Self {
+        let starts = &self.cu_seqlens[cells.start..=cells.end];
+        let (first, end) = (starts[0], starts[cells.len()]);
+        let tokens = first as usize..end as usize;
+        let labels = self.labels.iter();
+        let labels = labels.filter(|label| (first..end).contains(&label.position));
+        Self {
+            input_ids: self.input_ids[tokens.clone()].to_vec(),
+            token_type_ids: self.token_type_ids[tokens].to_vec(),
+            cu_seqlens: starts.iter().map(|start| start - first).collect(),
+            labels: labels
+                .map(|label| Label {
+                    position: label.position - first,
+                    ..*label
+                })
+                .collect(),
+            cells: self.cells[cells].to_vec(),
+        }
+    }
+
     /// Number of tokens that the same batch has when every cell is padded to its longest.
     pub fn num_padded_tokens(&self) -> usize {
         let longest = self
@@ -178,5 +214,37 @@ mod tests {
         ] {
             assert_eq!(canonical_gene_id(same), same);
         }
+    }
+
+    #[test]
+    fn parts_of_a_batch_hold_whole_cells_and_their_labels() {
+        let batch = PackedBatch {
+            input_ids: (0..10).collect(),
+            token_type_ids: (10..20).collect(),
+            cu_seqlens: vec![0, 2, 2, 7, 8, 10],
+            labels: [1, 4, 9]
+                .map(|position| Label {
+                    position,
+                    token: position,
+                })
+                .to_vec(),
+            cells: vec![5, 6, 7, 8, 9],
+        };
+        let runs = |most| batch.runs(most);
+        assert_eq!(runs(3), [0..2, 2..3, 3..5]);
+        assert_eq!(runs(1), [0..1, 1..2, 2..3, 3..4, 4..5]);
+        assert_eq!((runs(100), runs(8)), (vec![0..5], vec![0..4, 4..5]));
+        assert!(PackedBatch::default().runs(5).is_empty());
+        assert_eq!(batch.part(0..5), batch);
+        let part = batch.part(2..4);
+        assert_eq!(part.input_ids, [2, 3, 4, 5, 6, 7]);
+        assert_eq!((part.cu_seqlens, part.cells), (vec![0, 5, 6], vec![7, 8]));
+        assert_eq!(
+            part.labels,
+            [Label {
+                position: 2,
+                token: 4
+            }]
+        );
     }
 }

@@ -20,7 +20,7 @@ use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
 /// may differ when a run is resumed.
-const FREE_ON_RESUME: [&str; 18] = [
+const FREE_ON_RESUME: [&str; 19] = [
     "train_data_paths",
     "eval_data_paths",
     "split_file",
@@ -36,6 +36,7 @@ const FREE_ON_RESUME: [&str; 18] = [
     "save_total_limit",
     "logging_steps",
     "dataloader_num_workers",
+    "recompute",
     "threads",
     "device",
     "use_flash_attn",

@@ -248,9 +248,11 @@ mod tests {
             let Some(name) = arg.get_long() else { continue };
             let value = match name {
                 "config" | "resume" | "layer" | "overwrite-output-dir" | "help" => continue,
-                "allow-scaled" | "use-flash-attn" | "auto-find-batch-size" | "balanced-dataset" => {
-                    "=true"
-                }
+                "allow-scaled"
+                | "use-flash-attn"
+                | "auto-find-batch-size"
+                | "balanced-dataset"
+                | "recompute" => "=true",
                 "matrix" => " layers.counts",
                 "bin-edges" => " -0.5 0.1 2",
                 "unknown-phenotype" => " mask",

@@ -279,6 +279,11 @@ settings! {
     /// Training cells per batch and process [default: 32]
     #[arg(long, help_heading = TRAINING, value_name = "CELLS")]
     per_device_train_batch_size (usize): usize = 32;
+    /// Compute each batch in parts of at most so many tokens, whole cells in each (a longer one by
+    /// itself): the memory of large batches without it; the gradient is that of the whole batch
+    /// [default: the whole batch at once]
+    #[arg(long, help_heading = TRAINING, value_name = "TOKENS")]
+    tokens_per_batch (usize): Option<usize> = None;
     /// Evaluation cells per batch and process [default: 64]
     #[arg(long, help_heading = TRAINING, value_name = "CELLS")]
     per_device_eval_batch_size (usize): usize = 64;
@@ -350,6 +355,13 @@ settings! {
     /// Threads that compute [default: one per core]
     #[arg(long, help_heading = MACHINE, value_name = "THREADS")]
     threads (usize): Option<usize> = None;
+    /// Keep less for the backward pass and compute it again: a third more time, far less memory for
+    /// large batches, the same results to the bit
+    #[arg(
+        long, help_heading = MACHINE, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    recompute (bool): bool = false;
     /// Factors of the matrix products: f32; bf16 (weights and sums stay f32; several times faster
     /// where the processor has AMX or AVX512-BF16); or auto: bf16 where it is measured to be faster
     /// [default: f32]

@@ -363,6 +363,8 @@ impl RunConfig {
             checks.unless(fine, "num_train_epochs", what, "set a positive number");
         }
         checks.at_least_one("max_steps", self.max_steps);
+        let tokens = self.tokens_per_batch.map(|tokens| tokens as u64);
+        checks.at_least_one("tokens_per_batch", tokens);
         for (key, cells) in [
             (
                 "per_device_train_batch_size",

@@ -118,6 +118,10 @@ pub struct GeneBertConfig {
     /// In what matrix products are computed: a choice of the run, not of the shape, and in no file.
     #[serde(skip)]
     pub precision: Precision,
+    /// Whether training keeps no more than the input of each block and computes it once more on the
+    /// way back; as `precision`, in no file.
+    #[serde(skip)]
+    pub recompute: bool,
     /// Keys of the file that mean nothing to this model.
     #[serde(skip)]
     pub ignored: Vec<String>,
@@ -142,6 +146,7 @@ impl Default for GeneBertConfig {
             tie_word_embeddings: false,
             num_labels: 2,
             precision: Precision::F32,
+            recompute: false,
             ignored: Vec::new(),
         }
     }

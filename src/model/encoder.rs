@@ -24,8 +24,16 @@ pub(super) struct Encoder {
 /// What the encoder's backward pass needs.
 pub(super) struct Saved {
     embeddings: layer_norm::Saved,
-    blocks: Vec<block::Saved>,
+    blocks: Vec<Kept>,
     key: Option<DropoutKey>,
+}
+
+/// What is kept of a block.
+enum Kept {
+    All(block::Saved),
+    /// Its input [T, D], from which the rest is computed once more: the same to the bit, as dropout
+    /// is counted, not drawn.
+    Input(Tensor),
 }
 
 impl Encoder {
@@ -63,9 +71,10 @@ impl Encoder {
         let mut saved = Vec::with_capacity(self.blocks.len());
         for (i, block) in self.blocks.iter().enumerate() {
             let dropout = BlockDropout::new(&self.config, key, i);
+            let input = self.config.recompute.then(|| x.clone());
             let (y, kept) = block.forward(x, &batch.cu_seqlens, &dropout)?;
             visit(&y)?;
-            saved.push(kept);
+            saved.push(input.map_or(Kept::All(kept), Kept::Input));
             x = y;
         }
         let saved = Saved {
@@ -93,12 +102,12 @@ impl Encoder {
         self.blocks.len()
     }
 
-    /// Leaves the gradients of the parts that are not `frozen`: embeddings and so many blocks.
     /// The token type table [types, D].
     pub(super) fn token_types(&self) -> &Tensor {
         self.embeddings.types()
     }
 
+    /// Leaves the gradients of the parts that are not `frozen`: embeddings and so many blocks.
     pub(super) fn backward(
         &self,
         batch: &PackedBatch,
@@ -110,6 +119,10 @@ impl Encoder {
         let blocks = self.blocks.iter().zip(saved.blocks).enumerate();
         for (i, (block, kept)) in blocks.skip(frozen.unwrap_or(0)).rev() {
             let dropout = BlockDropout::new(&self.config, saved.key, i);
+            let kept = match kept {
+                Kept::All(kept) => kept,
+                Kept::Input(x) => block.forward(x, &batch.cu_seqlens, &dropout)?.1,
+            };
             dx = block.backward(kept, dx, &batch.cu_seqlens, &dropout, gradients)?;
         }
         if frozen.is_some() {

@@ -6,6 +6,7 @@
 //! | weights, AdamW's moments | P, 2 P |
 //! | gradients | P without the tables, and min(T, rows) · D for each table |
 //! | kept for the backward pass | T · (2 D + L · (8 D + 2 F + H + 2)) |
+//! | the same with `recompute` | T · (2 D + L · D), and T · (7 D + 2 F + H + 2) for the block at hand |
 //! | head | N · (5 D + V) |
 //! | in use at a time, backward | T · max(2 D + F, 7 D) |
 //! | evaluation, nothing kept | T · (3 D + 2 F + H) |
@@ -83,16 +84,21 @@ impl GeneBertConfig {
         let tables = [self.vocab_size as u64, self.type_vocab_size as u64];
         let rows: u64 = tables.iter().map(|rows| size.tokens.min(*rows)).sum();
         let gradients = num_weights.saturating_sub(self.table_weights()) + rows * width;
-        let of_block = 8 * width + 2 * inner + heads + 2;
-        let kept = size.tokens * (2 * width + blocks * of_block);
+        // Of one block: its input, and what else its backward pass needs.
+        let rest = 7 * width + 2 * inner + heads + 2;
+        let (kept, at_hand) = match self.recompute {
+            false => (blocks * (width + rest), 0),
+            true => (blocks * width, rest),
+        };
+        let kept = size.tokens * (2 * width + kept);
         let head = size.labels * (5 * width + self.vocab_size as u64);
-        let backward = size.tokens * (2 * width + inner).max(7 * width);
+        let backward = size.tokens * (at_hand + (2 * width + inner).max(7 * width));
         // The first block of the backward pass has its own gradients and the head's.
         let early = match size.accumulates {
             true => gradients,
             false => gradients / (blocks + 1),
         };
-        let late = gradients + size.tokens * 5 * width;
+        let late = gradients + size.tokens * (5 * width + at_hand);
         (kept + early + head.max(backward)).max(late)
     }
 
@@ -134,6 +140,12 @@ mod tests {
             accumulates: true,
             ..size(100_000)
         };
+        let recomputing = GeneBertConfig {
+            recompute: true,
+            ..config.clone()
+        };
+        let fewer = recomputing.training_bytes(weights, size(100_000), None);
+        assert!(fewer.step < large.step / 4);
         let more = config.training_bytes(weights, accumulating, None);
         assert!(more.step > large.step);
     }

@@ -168,6 +168,21 @@ impl Footprint<'_> {
                 accumulates: config.gradient_accumulation_steps > 1,
             }
         };
+        let train = |cells: usize| {
+            let whole = size(cells);
+            // A cell that is longer than a part is one.
+            let most = config
+                .tokens_per_batch
+                .map(|tokens| tokens.max(lengths.longest as usize));
+            match most.filter(|&most| (most as u64) < whole.tokens) {
+                Some(most) => BatchSize {
+                    tokens: most as u64,
+                    labels: (whole.labels as f64 * most as f64 / whole.tokens as f64) as u64,
+                    accumulates: true,
+                },
+                None => whole,
+            }
+        };
         let eval = data.eval.as_ref().map(|(eval, cells)| {
             let most = usize::try_from(cells.len(eval.len())).unwrap_or(usize::MAX);
             size(config.per_device_eval_batch_size.min(most))
@@ -175,7 +190,7 @@ impl Footprint<'_> {
         Needs {
             model: self
                 .model
-                .training_bytes(self.num_weights, size(batch), eval),
+                .training_bytes(self.num_weights, train(batch), eval),
             data: data_bytes(config, data.train.len(), lengths),
         }
     }

@@ -157,6 +157,7 @@ fn loop_settings(config: &RunConfig, loader: &Loader) -> Result<LoopSettings> {
         total_steps,
         steps_per_epoch,
         accumulation,
+        tokens_per_batch: config.tokens_per_batch,
         schedule: config.schedule_config(total_steps),
         max_grad_norm: config.max_grad_norm,
         eval_steps: config.eval_steps.unwrap_or(steps_per_epoch),

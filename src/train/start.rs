@@ -107,6 +107,7 @@ fn shaped(
     vocabulary: &Vocabulary,
 ) -> Result<GeneBertConfig> {
     model.precision = config.precision();
+    model.recompute = config.recompute;
     if let Some(dropout) = config.hidden_dropout_prob {
         model.hidden_dropout_prob = dropout;
     }

@@ -1,10 +1,12 @@
 //! The training loop: batches in, optimizer steps out, everything else through hooks.
 //!
-//! A step takes `gradient_accumulation_steps` batches (fewer at the end of an epoch) and divides
-//! their summed loss by their summed number of labels (or class weights), so that a step's gradient
-//! does not depend on how its cells were cut into batches. Dropout is keyed by the number of the
-//! batch. All that a step depends on is in the checkpoint; resuming is therefore exact to the bit.
+//! A step takes `gradient_accumulation_steps` batches (fewer at the end of an epoch), each at once or
+//! in parts of `tokens_per_batch` tokens, and divides their summed loss by their summed number of
+//! labels (or class weights), so that a step's gradient does not depend on how its cells were cut.
+//! Dropout is keyed by the numbers of the batch and the part. All that a step depends on is in the
+//! checkpoint; resuming is therefore exact to the bit.
 
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -23,6 +25,8 @@ use crate::optim::{AdamW, ScheduleConfig, clip_scale, global_norm};
 use crate::tokenize::TokenizeConfig;
 use crate::vocab::Vocabulary;
 
+/// Number of the part of a batch, in the number that keys its dropout: beyond those of batches.
+const PART_SHIFT: u32 = 40;
 /// Steps in a row without a finite gradient after which a run ends.
 const MAX_SKIPPED_IN_A_ROW: u64 = 3;
 
@@ -37,6 +41,8 @@ pub struct LoopSettings {
     pub steps_per_epoch: u64,
     /// Batches per step.
     pub accumulation: usize,
+    /// Most tokens that are computed at once, but for a cell that has more; `None`: whole batches.
+    pub tokens_per_batch: Option<usize>,
     /// The learning rate.
     pub schedule: ScheduleConfig,
     /// Gradient norm above which gradients are scaled down; 0: never.
@@ -229,18 +235,28 @@ impl Trainer {
         let mut total = LossSum::default();
         for (i, batch) in batches.iter().enumerate() {
             let number = self.state.step * self.settings.accumulation as u64 + i as u64;
-            let dropout = DropoutKey {
-                seed: self.settings.seed,
-                step: number,
-            };
-            let loss = self
-                .task
-                .loss_and_gradients(batch, dropout, &mut gradients)?;
-            total.sum += loss.sum;
-            total.weight += loss.weight;
-            total.num_labels += loss.num_labels;
+            for (part, batch) in (0..).zip(self.parts(batch)) {
+                let dropout = DropoutKey {
+                    seed: self.settings.seed,
+                    step: number | part << PART_SHIFT,
+                };
+                let task = &self.task;
+                let loss = task.loss_and_gradients(&batch, dropout, &mut gradients)?;
+                total.sum += loss.sum;
+                total.weight += loss.weight;
+                total.num_labels += loss.num_labels;
+            }
         }
         Ok((total, gradients))
+    }
+
+    /// What of `batch` is computed at once.
+    fn parts<'b>(&self, batch: &'b PackedBatch) -> Vec<Cow<'b, PackedBatch>> {
+        let Some(most_tokens) = self.settings.tokens_per_batch else {
+            return vec![Cow::Borrowed(batch)];
+        };
+        let runs = batch.runs(most_tokens).into_iter();
+        runs.map(|cells| Cow::Owned(batch.part(cells))).collect()
     }
 
     fn skipped(&mut self, of: &[PackedBatch], loss: f64, norm: f64, in_a_row: u64) -> Result<()> {

@@ -263,10 +263,11 @@ fn without_labels_or_cells_the_loss_is_zero_and_nothing_is_learnt() {
 }
 
 #[test]
-fn training_is_the_same_bit_for_bit_on_any_number_of_threads() {
-    let run = |threads: usize, precision: Precision| {
+fn training_is_the_same_bit_for_bit_on_any_number_of_threads_and_recomputed() {
+    let run = |threads: usize, precision: Precision, recompute: bool| {
         let config = GeneBertConfig {
             precision,
+            recompute,
             ..config()
         };
         let pool = rayon::ThreadPoolBuilder::new()
@@ -292,7 +293,9 @@ fn training_is_the_same_bit_for_bit_on_any_number_of_threads() {
         })
     };
     for precision in [Precision::F32, Precision::Bf16] {
-        assert!(run(1, precision) == run(3, precision), "{precision}");
+        let one = run(1, precision, false);
+        assert!(one == run(3, precision, false), "{precision}, threads");
+        assert!(one == run(3, precision, true), "{precision}, recomputed");
     }
 }
 

@@ -129,7 +129,14 @@ fn checkpoints(run: &Path) -> Vec<String> {
 #[test]
 fn resuming_mid_epoch_with_other_reader_threads_is_exact_to_the_bit() {
     let fixture = Fixture::new();
-    let steps = ["--max_steps", "25", "--dataloader_num_workers", "2"];
+    let steps = [
+        "--max_steps",
+        "25",
+        "--dataloader_num_workers",
+        "2",
+        "--tokens_per_batch",
+        "150",
+    ];
     succeed(&fixture.run("whole", &steps));
     let saves = [
         "--max_steps",
@@ -138,6 +145,8 @@ fn resuming_mid_epoch_with_other_reader_threads_is_exact_to_the_bit() {
         "7",
         "--dataloader_num_workers",
         "1",
+        "--tokens_per_batch",
+        "150",
     ];
     succeed(&fixture.run("parts", &saves));
     // As if it had been killed right after the second checkpoint.
@@ -275,7 +284,7 @@ fn kill_nine_at_any_moment_leaves_a_checkpoint_to_resume_from() {
 }
 
 #[test]
-fn accumulating_halves_of_a_batch_gives_the_whole_batchs_gradients() {
+fn halves_and_parts_of_a_batch_give_the_whole_batchs_gradients() {
     let fixture = Fixture::new();
     let no_dropout = [
         "--max_steps",
@@ -292,12 +301,24 @@ fn accumulating_halves_of_a_batch_gives_the_whole_batchs_gradients() {
         "--per_device_train_batch_size",
         "4",
     ];
-    succeed(&fixture.run("two", &[&no_dropout[..], &halves[..]].concat()));
-    for (a, b) in losses(&fixture.path("one"))
-        .iter()
-        .zip(losses(&fixture.path("two")))
-    {
-        assert!((a.1 - b.1).abs() < 2e-4 * a.1.abs(), "{a:?} {b:?}");
-        assert!((a.2 - b.2).abs() < 2e-3 * a.2.abs(), "{a:?} {b:?}");
+    let parts = ["--tokens_per_batch", "100"];
+    for (run, flags) in [("two", &halves[..]), ("parts", &parts[..])] {
+        succeed(&fixture.run(run, &[&no_dropout[..], flags].concat()));
+        let (whole, cut) = (losses(&fixture.path("one")), losses(&fixture.path(run)));
+        assert_eq!(whole.len(), cut.len());
+        for (a, b) in whole.iter().zip(cut) {
+            assert!((a.1 - b.1).abs() < 2e-4 * a.1.abs(), "{run}: {a:?} {b:?}");
+            assert!((a.2 - b.2).abs() < 2e-3 * a.2.abs(), "{run}: {a:?} {b:?}");
+        }
     }
+}
+
+#[test]
+fn parts_as_large_as_the_batch_change_nothing() {
+    let fixture = Fixture::new();
+    succeed(&fixture.run("whole", &["--max_steps", "3"]));
+    let wide = ["--max_steps", "3", "--tokens_per_batch", "100000"];
+    succeed(&fixture.run("wide", &wide));
+    let last = |run: &str| weights(&fixture.path(run).join("checkpoint-3"));
+    assert_eq!(last("whole"), last("wide"));
 }

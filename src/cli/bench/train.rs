@@ -99,6 +99,7 @@ fn workload(
         None => config.model_config()?,
     };
     model.precision = config.precision();
+    model.recompute = config.recompute;
     if let Some(dropout) = config.hidden_dropout_prob {
         model.hidden_dropout_prob = dropout;
     }
