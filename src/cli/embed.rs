@@ -1,12 +1,13 @@
 //! `gene-bert embed`: embeddings of cells, or of genes.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
 
 use super::reading::{OutputFlags, Place, ReadingFlags};
-use crate::infer::embed::{self, Pooling};
-use crate::infer::{Reading, output};
+use crate::infer::embed::{self, Embedded, InMemory, Pooling, Sink};
+use crate::infer::output::streams::{Csv, Npy, Parquet};
+use crate::infer::{Checkpoint, Reading, output};
 
 /// Flags of `embed`.
 #[derive(Debug, clap::Args)]
@@ -14,6 +15,7 @@ use crate::infer::{Reading, output};
 Examples:
   gene-bert embed CELLS.h5ad --checkpoint RUN --output EMBEDDED.h5ad   obsm[\"X_gene_bert\"] in a copy
   gene-bert embed CELLS.h5ad --checkpoint RUN --output CELLS.npy       only the numbers
+  gene-bert embed CELLS.h5ad --checkpoint RUN --output CELLS.parquet   a table, for pandas or polars
   gene-bert embed CELLS.h5ad --checkpoint RUN --genes in-context --output GENES.csv")]
 pub struct EmbedArgs {
     #[command(flatten)]
@@ -49,25 +51,54 @@ pub fn run(args: EmbedArgs) -> Result<()> {
     if let Some(kind) = args.genes {
         return embed_genes(&args, kind, (&files, &reading));
     }
-    let places = args.output.places(&files, &["h5ad", "npy", "csv"])?;
+    let places = args
+        .output
+        .places(&files, &["h5ad", "npy", "csv", "parquet"])?;
     let checkpoint = args.reading.open()?;
     for (file, place) in files.iter().zip(&places) {
-        let embeddings = embed::cells(&checkpoint, file, &reading, &args.pooling)?;
-        match place {
-            Place::Table(path) => output::write_embeddings(path, &embeddings)?,
-            Place::Npy(path) => output::write_npy(path, &embeddings.array)?,
+        let job = Job {
+            checkpoint: &checkpoint,
+            reading: &reading,
+            pooling: &args.pooling,
+            file,
+        };
+        let path = match place {
+            Place::Npy(path) => {
+                job.run(|cells| Npy::new(path, cells.cell_names.len(), cells.width))?;
+                path
+            }
+            Place::Parquet(path) => {
+                job.run(|cells| Parquet::new(path, cells.cell_names, cells.width))?;
+                path
+            }
+            Place::Table(path) => {
+                job.run(|cells| Csv::new(path, cells.cell_names, cells.width))?;
+                path
+            }
             Place::TheFile | Place::Copy(_) => {
-                let additions = output::embeddings_for_h5ad(embeddings, &args.obsm_key);
+                let cells = job.run(|cells| Ok(InMemory::new(cells)))?;
+                let additions = output::embeddings_for_h5ad(cells, &args.obsm_key);
                 args.output.add(file, place, &additions)?;
                 continue;
             }
-        }
-        let (Place::Table(path) | Place::Npy(path)) = place else {
-            continue;
         };
         println!("{}", path.display());
     }
     Ok(())
+}
+
+/// The embedding of one file's cells.
+struct Job<'a> {
+    checkpoint: &'a Checkpoint,
+    reading: &'a Reading,
+    pooling: &'a Pooling,
+    file: &'a Path,
+}
+
+impl Job<'_> {
+    fn run<S: Sink>(&self, open: impl FnOnce(Embedded) -> Result<S>) -> Result<S::Done> {
+        embed::cells(self.checkpoint, self.file, self.reading, self.pooling, open)
+    }
 }
 
 fn embed_genes(

@@ -81,6 +81,7 @@ pub(super) enum Place {
     Copy(PathBuf),
     Table(PathBuf),
     Npy(PathBuf),
+    Parquet(PathBuf),
 }
 
 impl ReadingFlags {
@@ -213,6 +214,7 @@ impl OutputFlags {
             ),
             "csv" => Place::Table(path.to_owned()),
             "npy" => Place::Npy(path.to_owned()),
+            "parquet" => Place::Parquet(path.to_owned()),
             _ => Place::Copy(path.to_owned()),
         };
         let folder = path

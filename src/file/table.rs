@@ -23,7 +23,7 @@ impl TableWriter {
     ///
     /// # Errors
     /// The folder cannot be created or written to.
-    pub fn new(path: &Path, header: &[&str]) -> Result<Self, FileError> {
+    pub fn new(path: &Path, header: &[impl AsRef<[u8]>]) -> Result<Self, FileError> {
         create_parent(path)?;
         let staged = StagedFile::new(path)?;
         let file = OpenOptions::new().write(true).open(staged.path());

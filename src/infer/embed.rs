@@ -50,15 +50,63 @@ impl FromStr for Pooling {
     }
 }
 
-/// The embeddings of one file's cells, in the order of its rows.
+/// Takes the embeddings of cells, in the order of their rows.
+pub trait Sink {
+    /// What there is in the end.
+    type Done;
+
+    /// Takes those of the next cells: [cells, hidden size].
+    ///
+    /// # Errors
+    /// They cannot be written.
+    fn add(&mut self, values: Vec<f32>) -> Result<()>;
+
+    /// There are no more.
+    ///
+    /// # Errors
+    /// The file cannot be finished.
+    fn finish(self) -> Result<Self::Done>;
+}
+
+/// Embeddings that are kept.
 #[derive(Debug, Clone, PartialEq)]
-pub struct CellEmbeddings {
-    /// Which rows they are.
+pub struct InMemory {
+    /// Which cells they are of.
+    pub cells: Embedded,
+    /// The numbers: [cells, width].
+    pub values: Vec<f32>,
+}
+
+impl InMemory {
+    /// For these cells.
+    pub fn new(cells: Embedded) -> Self {
+        let values = Vec::with_capacity(cells.cell_names.len() * cells.width);
+        Self { cells, values }
+    }
+}
+
+impl Sink for InMemory {
+    type Done = Self;
+
+    fn add(&mut self, values: Vec<f32>) -> Result<()> {
+        self.values.extend(values);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Self> {
+        Ok(self)
+    }
+}
+
+/// Which cells are embedded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Embedded {
+    /// Their rows.
     pub rows: Rows,
-    /// Names of the cells.
+    /// Numbers of an embedding.
+    pub width: usize,
+    /// Their names.
     pub cell_names: Vec<String>,
-    /// [cells, hidden size].
-    pub array: ObsmArray,
 }
 
 /// The embeddings of genes, in the order of the checkpoint's vocabulary.
@@ -80,33 +128,33 @@ fn states(model: &Model, batch: &PackedBatch) -> Result<Tensor> {
     })
 }
 
-/// Embeds every cell of a file, or of one part of it.
+/// Embeds every cell of a file, or of one part of it, into the sink that `open` makes once the
+/// cells are known.
 ///
 /// # Errors
 /// A file that cannot be read or does not fit the checkpoint, a phenotype that it was not trained
-/// with.
-pub fn cells(
+/// with; a sink that fails.
+pub fn cells<S: Sink>(
     checkpoint: &Checkpoint,
     path: &Path,
     reading: &Reading,
     pooling: &Pooling,
-) -> Result<CellEmbeddings> {
+    open: impl FnOnce(Embedded) -> Result<S>,
+) -> Result<S::Done> {
     if let Pooling::Phenotype(name) = pooling {
         slot(checkpoint, name)?;
     }
     let cells = Cells::open(path, checkpoint, reading)?;
-    let width = checkpoint.config.hidden_size;
-    let mut values = Vec::with_capacity(cells.len() * width);
+    let mut sink = open(Embedded {
+        rows: cells.rows(),
+        width: checkpoint.config.hidden_size,
+        cell_names: cells.cell_names()?,
+    })?;
     cells.for_each_batch(Arc::new(PlainCollator), |batch| {
         let pooled = pooled(checkpoint, batch, pooling)?; // [B, D]
-        values.extend(pooled.flatten_all()?.to_vec1::<f32>()?);
-        Ok(())
+        sink.add(pooled.flatten_all()?.to_vec1::<f32>()?)
     })?;
-    Ok(CellEmbeddings {
-        rows: cells.rows(),
-        cell_names: cells.cell_names()?,
-        array: ObsmArray { width, values },
-    })
+    sink.finish()
 }
 
 /// The vector of each cell of a batch, [B, hidden size].

@@ -7,8 +7,9 @@
 //! was trained with stand in every cell as `[MASK]`, unless the user says that they are known and
 //! may be seen ([`Reading::visible`]).
 //!
-//! Kept in memory are the results of one file: 4 bytes per number of an embedding, some ten bytes
-//! per predicted value, per cell; never its matrix.
+//! Kept in memory are the names of one file's cells and its results: some ten bytes per predicted
+//! value and cell; 4 bytes per number of an embedding that goes into h5ad, while other files of
+//! embeddings grow batch by batch. Never its matrix.
 
 mod cells;
 mod checkpoint;

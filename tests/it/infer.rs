@@ -14,6 +14,8 @@ use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 use gene_bert::h5ad::{H5ad, OpenOptions};
 use gene_bert::prepare::simulate::simulate;
 use hdf5_pure::{File, Group};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::RowAccessor;
 
 use crate::shared::shared_dir;
 
@@ -122,6 +124,19 @@ fn only_added(before: &Path, after: &Path, added: &[&str]) {
     }
 }
 
+/// The numbers of a table of embeddings, row by row.
+fn parquet_numbers(path: &Path) -> Vec<f32> {
+    let file = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    let rows = file.get_row_iter(None).unwrap();
+    let numbers = rows.flat_map(|row| {
+        let row = row.unwrap();
+        (1..row.len())
+            .map(move |at| row.get_float(at).unwrap())
+            .collect::<Vec<_>>()
+    });
+    numbers.collect()
+}
+
 #[test]
 fn embeddings_stand_beside_the_cells() {
     let folder = Folder::with_runs();
@@ -166,6 +181,19 @@ fn embeddings_stand_beside_the_cells() {
         .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
         .collect();
     assert_eq!(numbers, cls);
+
+    folder.done("embed bare.h5ad --checkpoint mlm --output out.csv");
+    let text = fs::read_to_string(folder.path("out.csv")).unwrap();
+    let fields = text
+        .lines()
+        .skip(1)
+        .flat_map(|line| line.split(',').skip(1));
+    assert_eq!(
+        fields.map(|f| f.parse().unwrap()).collect::<Vec<f32>>(),
+        cls
+    );
+    folder.done("embed bare.h5ad --checkpoint mlm --output out.parquet");
+    assert_eq!(parquet_numbers(&folder.path("out.parquet")), cls);
 
     // Other poolings are other vectors; a classifier embeds too.
     for (pooling, run) in [("mean", "mlm"), ("cell_type", "mlm"), ("mean", "cls")] {
@@ -256,8 +284,8 @@ fn what_cannot_be_used_is_refused() {
     for (line, parts) in [
         (format!("embed {cells}"), &["--output", "--in-place"][..]),
         (
-            format!("embed {cells} --output x.parquet"),
-            &["x.parquet", "h5ad", "npy"],
+            format!("embed {cells} --output x.feather"),
+            &["x.feather", "h5ad", "npy"],
         ),
         (
             format!("embed {cells} --output tiny.csv --pooling age"),

@@ -1,23 +1,28 @@
-//! Where results go: columns and arrays of an h5ad file, CSV, or NumPy's `.npy`.
+//! Where results go: columns and arrays of an h5ad file, or files of their own.
 //!
-//! Every file appears whole or not at all. The CSV begins with the cells' names in column `cell`;
-//! numbers are written so that they read back as the same f32. `.npy` is format 1.0, C order,
-//! little-endian f32, shape (cells, hidden size); the order is that of the file's rows.
+//! Every file appears whole or not at all. CSV begins with the cells' names in column `cell`;
+//! numbers are written so that they read back as the same f32. Embeddings, which are many, are
+//! written while they are computed: [`streams`].
+
+pub mod streams;
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::embed::{CellEmbeddings, GeneEmbeddings};
+use super::embed::{GeneEmbeddings, InMemory};
 use super::predict::{CellPredictions, Prediction};
 use crate::cell::Labels;
 use crate::file::write_atomic;
 use crate::h5ad::edit::{Additions, ObsColumn, ObsmArray};
 
-/// Embeddings as an array of obsm; NaN in rows that were not read.
-pub fn embeddings_for_h5ad(embeddings: CellEmbeddings, name: &str) -> Additions {
-    let ObsmArray { width, values } = embeddings.array;
-    let values = embeddings.rows.spread(values, width, f32::NAN);
+/// Embeddings of the rows that were read as an array of obsm; NaN in the others.
+pub fn embeddings_for_h5ad(embeddings: InMemory, name: &str) -> Additions {
+    let InMemory { cells, values } = embeddings;
+    let (width, values) = (
+        cells.width,
+        cells.rows.spread(values, cells.width, f32::NAN),
+    );
     Additions {
         obsm: vec![(name.to_owned(), ObsmArray { width, values })],
         ..Additions::default()
@@ -99,31 +104,13 @@ pub fn write_predictions(path: &Path, predictions: &CellPredictions) -> Result<(
     write_csv(path, &header, lines)
 }
 
-/// Writes embeddings as CSV: `cell`, then one column per number.
-///
-/// # Errors
-/// A file that cannot be written.
-pub fn write_embeddings(path: &Path, embeddings: &CellEmbeddings) -> Result<()> {
-    let width = embeddings.array.width;
-    let mut header = vec!["cell".to_owned()];
-    header.extend((0..width).map(|number| format!("embedding_{number}")));
-    let rows = embeddings.array.values.chunks_exact(width.max(1));
-    let lines = embeddings.cell_names.iter().zip(rows).map(|(name, row)| {
-        let mut line = vec![name.clone()];
-        line.extend(row.iter().map(f32::to_string));
-        line
-    });
-    write_csv(path, &header, lines)
-}
-
 /// Writes embeddings of genes as CSV: `gene`, `num_cells`, then one column per number.
 ///
 /// # Errors
 /// A file that cannot be written.
 pub fn write_genes(path: &Path, genes: &GeneEmbeddings) -> Result<()> {
     let width = genes.array.width;
-    let mut header = vec!["gene".to_owned(), "num_cells".to_owned()];
-    header.extend((0..width).map(|number| format!("embedding_{number}")));
+    let header = streams::header(&["gene", "num_cells"], width);
     let rows = genes.array.values.chunks_exact(width.max(1));
     let names = genes.gene_ids.iter().zip(&genes.num_cells);
     let lines = names.zip(rows).map(|((gene, num_cells), row)| {
@@ -149,45 +136,11 @@ fn write_csv(
     Ok(write_atomic(path, &bytes.with_context(context)?)?)
 }
 
-/// Writes an array as `.npy`.
-///
-/// # Errors
-/// A file that cannot be written.
-pub fn write_npy(path: &Path, array: &ObsmArray) -> Result<()> {
-    let num_rows = array.values.len() / array.width.max(1);
-    let mut bytes = npy_header(num_rows, array.width);
-    bytes.reserve(array.values.len() * 4);
-    bytes.extend(array.values.iter().flat_map(|value| value.to_le_bytes()));
-    Ok(write_atomic(path, &bytes)?)
-}
-
-/// Magic, version 1.0, length of the text, the text padded so that the data begin at a multiple of
-/// 64 (NEP 1).
-fn npy_header(num_rows: usize, width: usize) -> Vec<u8> {
-    let text =
-        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({num_rows}, {width}), }}");
-    let length = (10 + text.len() + 1).next_multiple_of(64) - 10;
-    let mut bytes = b"\x93NUMPY\x01\x00".to_vec();
-    bytes.extend((length as u16).to_le_bytes());
-    bytes.extend(text.as_bytes());
-    bytes.resize(10 + length - 1, b' ');
-    bytes.push(b'\n');
-    bytes
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::infer::Rows;
-
-    #[test]
-    fn numpy_headers_are_aligned_and_say_the_shape() {
-        let header = npy_header(2638, 64);
-        assert_eq!(header.len() % 64, 0);
-        assert!(String::from_utf8_lossy(&header).contains("(2638, 64)"));
-        assert_eq!(header.last(), Some(&b'\n'));
-    }
 
     #[test]
     fn predictions_become_columns_and_lines() {
