@@ -424,7 +424,7 @@ mod tests {
         let missing = config(at("distilbert_tiny".as_ref())).unwrap_err();
         assert!(missing.contains("hint: the built-in model is --model_arch distilbert_tiny"));
         let missing = config(at(&dir.path().join("absent"))).unwrap_err();
-        assert!(missing.contains("absent: pretrained_model_path is no such file or folder"));
+        assert!(missing.contains("absent: no such file or folder"));
         for name in GeneBertConfig::built_in_names() {
             let named = Settings {
                 model_arch: Some(name.to_owned()),

@@ -56,7 +56,7 @@ pub enum ConfigError {
     #[error(transparent)]
     Model(Box<crate::model::ConfigError>),
     /// The model is not there.
-    #[error("{}: pretrained_model_path is no such file or folder\nhint: {hint}", path.display())]
+    #[error("{}: no such file or folder (pretrained_model_path)\nhint: {hint}", path.display())]
     NoSuchModel {
         /// What was named.
         path: PathBuf,

@@ -2,149 +2,102 @@
 //! and the remedy, exit code 1, and nothing half-written.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-/// Runs the command in `folder` with the words of `line`.
-fn gene_bert(folder: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(line.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
-
-/// The message of a line that must fail as the user's mistake and leave `folder` as it was.
-fn refused(folder: &Path, line: &str) -> String {
-    let before = listing(folder);
-    let output = gene_bert(folder, line);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
-    assert!(text.starts_with("error: "), "{line}\n{text}");
-    assert!(
-        !text.contains("panicked") && !text.contains("internal error"),
-        "{line}\n{text}"
-    );
-    assert_eq!(listing(folder), before, "{line} left something behind");
-    text
-}
-
-/// [`refused`], and the message has all of `parts`.
-fn refused_with(folder: &Path, line: &str, parts: &[&str]) {
-    let text = refused(folder, line);
-    for part in parts {
-        assert!(
-            text.contains(part),
-            "`{line}` does not say `{part}`:\n{text}"
-        );
-    }
-}
-
-fn listing(folder: &Path) -> Vec<String> {
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        names.push(path.display().to_string());
-        if path.is_dir() {
-            names.extend(listing(&path));
-        }
-    }
-    names.sort();
-    names
-}
+use crate::command::{gene_bert, refused};
 
 #[test]
 fn flags_and_subcommands_that_do_not_exist() {
     let dir = tempfile::tempdir().unwrap();
-    refused_with(
+    refused(
         dir.path(),
         "check --bin_edgse 0.1",
         &["--bin-edgse", "--bin-edges"],
     );
-    refused_with(dir.path(), "chekc --bin_edges 0.1", &["chekc", "check"]);
-    refused_with(
+    refused(dir.path(), "chekc --bin_edges 0.1", &["chekc", "check"]);
+    refused(
         dir.path(),
         "--bin_edges 0.1 chekc",
         &["is `chekc` meant to be `check`?"],
     );
-    refused_with(dir.path(), "--bin_edges 0.1", &["no subcommand", "hint: "]);
-    refused_with(
+    refused(dir.path(), "--bin_edges 0.1", &["no subcommand", "hint: "]);
+    refused(
         dir.path(),
         "check --max_length many",
         &["--max-length", "many"],
     );
-    refused_with(
+    refused(
         dir.path(),
         "check --gene_order size",
         &["size", "expression"],
     );
-    refused_with(dir.path(), "check --seed 1 --seed 2", &["--seed"]);
+    refused(dir.path(), "check --seed 1 --seed 2", &["--seed"]);
 }
 
 #[test]
 fn files_that_are_absent_or_no_h5ad() {
     let dir = tempfile::tempdir().unwrap();
-    refused_with(dir.path(), "info no/such.h5ad", &["no/such.h5ad", "hint: "]);
-    refused_with(
+    refused(dir.path(), "info no/such.h5ad", &["no/such.h5ad", "hint: "]);
+    refused(
         dir.path(),
         "info x_{0..3}.h5ad",
         &["x_{0..3}.h5ad", "x_0.h5ad"],
     );
     std::fs::write(dir.path().join("text.h5ad"), "not hdf5").unwrap();
-    refused_with(dir.path(), "info text.h5ad", &["text.h5ad"]);
+    refused(dir.path(), "info text.h5ad", &["text.h5ad"]);
     std::fs::write(dir.path().join("empty.h5ad"), "").unwrap();
-    refused_with(dir.path(), "info empty.h5ad", &["empty.h5ad"]);
-    refused_with(dir.path(), "info .", &["."]);
+    refused(dir.path(), "info empty.h5ad", &["empty.h5ad"]);
+    refused(dir.path(), "info .", &["."]);
 }
 
 #[test]
 fn settings_that_cannot_work() {
     let dir = tempfile::tempdir().unwrap();
     let sound = "check --train_data_paths a.h5ad --output_dir out --model_arch quickstart";
-    refused_with(
+    refused(
         dir.path(),
         "check",
         &["train_data_paths", "output_dir", "bin_edges"],
     );
-    refused_with(
+    refused(
         dir.path(),
         sound,
         &["bin_edges", "none is set", "hint: set exactly one"],
     );
     let line = format!("{sound} --bin_edges 1 0.5");
-    refused_with(dir.path(), &line, &["bin_edges", "do not ascend", "hint: "]);
+    refused(dir.path(), &line, &["bin_edges", "do not ascend", "hint: "]);
     let line = format!("{sound} --bin_edges 0.1 --device cuda:0");
-    refused_with(dir.path(), &line, &["device", "--features cuda"]);
+    refused(dir.path(), &line, &["device", "--features cuda"]);
     let line = "check --train_data_paths a --output_dir out --bin_edges 1 --model_arch quickstrat";
-    refused_with(
+    refused(
         dir.path(),
         line,
         &["model_arch", "did you mean quickstart?"],
     );
     let line = format!("{sound} --bin_edges 0.1");
-    refused_with(dir.path(), &line, &["a.h5ad: no such file", "hint: "]);
+    refused(dir.path(), &line, &["a.h5ad: no such file", "hint: "]);
     std::fs::write(dir.path().join("a.h5ad"), "").unwrap();
     let line = format!("{sound} --bin_edges_path edges.json");
-    refused_with(dir.path(), &line, &["edges.json: no such file"]);
+    refused(dir.path(), &line, &["edges.json: no such file"]);
     std::fs::write(dir.path().join("edges.json"), r#"{"A": [1], "B": [2, 3]}"#).unwrap();
-    refused_with(dir.path(), &line, &["edges.json", "B", "2 edges", "hint: "]);
+    refused(dir.path(), &line, &["edges.json", "B", "2 edges", "hint: "]);
     let line = "check --train_data_paths a.h5ad --output_dir out --bin_edges 1 \
                 --pretrained_model_path model.json";
-    refused_with(dir.path(), line, &["model.json: no such file"]);
+    refused(dir.path(), line, &["model.json: no such file"]);
     std::fs::write(dir.path().join("model.json"), r#"{"dimm": 5}"#).unwrap();
-    refused_with(dir.path(), line, &["model.json", "dimm"]);
+    refused(dir.path(), line, &["model.json", "dimm"]);
     std::fs::write(
         dir.path().join("model.json"),
         r#"{"dim": 10, "n_heads": 3}"#,
     )
     .unwrap();
-    refused_with(dir.path(), line, &["num_attention_heads", "hidden_size"]);
+    refused(dir.path(), line, &["num_attention_heads", "hidden_size"]);
 }
 
 #[test]
 fn settings_files_that_cannot_be_read() {
     let dir = tempfile::tempdir().unwrap();
-    refused_with(
+    refused(
         dir.path(),
         "check --config run.toml",
         &["run.toml: no such file", "hint: "],
@@ -155,15 +108,15 @@ fn settings_files_that_cannot_be_read() {
         "unknown key `max_lenght`",
         "hint: did you mean `max_length`?",
     ];
-    refused_with(dir.path(), "check --config run.toml", &parts);
+    refused(dir.path(), "check --config run.toml", &parts);
     std::fs::write(dir.path().join("run.toml"), "seed = 1\nmax_length = 'x'\n").unwrap();
-    refused_with(
+    refused(
         dir.path(),
         "check --config run.toml",
         &["run.toml", "line 2"],
     );
     std::fs::write(dir.path().join("run.toml"), b"\xff\xfe").unwrap();
-    refused_with(
+    refused(
         dir.path(),
         "check --config run.toml",
         &["run.toml", "not UTF-8"],

@@ -3,35 +3,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use gene_bert::cell::CsrBlock;
 use gene_bert::h5ad::VarColumn;
 use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 
-fn gene_bert(folder: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(line.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
-
-fn done(folder: &Path, line: &str) -> String {
-    let output = gene_bert(folder, line);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{line}\n{said}");
-    String::from_utf8(output.stdout).unwrap() + &said
-}
-
-fn refused(folder: &Path, line: &str, parts: &[&str]) {
-    let output = gene_bert(folder, line);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
-    for part in parts.iter().chain(&["error: ", "hint: "]) {
-        assert!(text.contains(part), "`{line}` lacks `{part}`:\n{text}");
-    }
-}
+use crate::command::{done, refused};
 
 fn ensembl(number: usize) -> String {
     format!("ENSG{number:011}")

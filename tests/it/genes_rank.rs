@@ -3,47 +3,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use gene_bert::cell::{CsrBlock, Labels};
 use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 use serde_json::Value;
 
+use crate::command::{done, refused};
+
 const NUM_CELLS: usize = 60;
-
-fn gene_bert(folder: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(line.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
-
-fn printed(folder: &Path, line: &str) -> String {
-    let output = gene_bert(folder, line);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{line}\n{said}");
-    String::from_utf8(output.stdout).unwrap() + &said
-}
-
-fn refused(folder: &Path, line: &str, parts: &[&str]) {
-    let names = || {
-        fs::read_dir(folder)
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-    };
-    let before: Vec<_> = names().collect();
-    let output = gene_bert(folder, line);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
-    for part in parts.iter().chain(&["error: "]) {
-        assert!(
-            text.contains(part),
-            "`{line}` does not say `{part}`:\n{text}"
-        );
-    }
-    assert_eq!(names().collect::<Vec<_>>(), before, "{line}");
-}
 
 /// Counts of a cell of 40 genes: gene g varies the more the smaller g is; gene 39 is never seen.
 fn count(cell: usize, gene: usize) -> f32 {
@@ -142,7 +109,7 @@ fn several_files_rank_as_one() {
     ] {
         let line =
             format!("genes rank whole.h5ad --n_top_genes 9 --output one.csv --overwrite {more}");
-        let text = printed(dir.path(), &line);
+        let text = done(dir.path(), &line);
         assert!(
             text.contains("60 cells of 1 files, 40 genes, 9 of them"),
             "{text}"
@@ -151,7 +118,7 @@ fn several_files_rank_as_one() {
             "genes rank part_{{0..2}}.h5ad --n_top_genes 9 --output many.csv --threads 3 \
              --overwrite {more}"
         );
-        let text = printed(dir.path(), &line);
+        let text = done(dir.path(), &line);
         assert!(text.contains("60 cells of 3 files"), "{text}");
         assert_eq!(
             text.contains("2 batches: a (30 cells), b (30 cells)"),
@@ -164,7 +131,7 @@ fn several_files_rank_as_one() {
         let unseen = format!("{},false,,0,0,0,0", gene(39));
         assert_eq!(table.lines().last(), Some(unseen.as_str()));
     }
-    printed(dir.path(), "genes rank whole.h5ad --output one.tsv");
+    done(dir.path(), "genes rank whole.h5ad --output one.tsv");
     let table = fs::read_to_string(at("one.tsv")).unwrap();
     assert!(table.starts_with("gene\thighly_variable\t"));
 }
@@ -176,10 +143,10 @@ fn genes_that_not_every_file_has() {
     let other = cells(0..20, other, |_| "c", |v| v);
     write_h5ad(&dir.path().join("other.h5ad"), &other).unwrap();
     let line = "genes rank whole.h5ad other.h5ad --span 0.6 --output";
-    let text = printed(dir.path(), &format!("{line} common.csv"));
+    let text = done(dir.path(), &format!("{line} common.csv"));
     assert!(text.contains("80 cells of 2 files, 10 genes"), "{text}");
     assert!(text.contains("note: 60 of 70 genes are left out"), "{text}");
-    let text = printed(dir.path(), &format!("{line} all.csv --genes union"));
+    let text = done(dir.path(), &format!("{line} all.csv --genes union"));
     assert!(
         text.contains(" 70 genes") && !text.contains("note: "),
         "{text}"
@@ -199,11 +166,11 @@ fn genes_that_not_every_file_has() {
 #[test]
 fn a_run_takes_the_genes_as_they_are_ranked() {
     let dir = folder();
-    printed(dir.path(), "genes rank whole.h5ad --output rank.csv");
+    done(dir.path(), "genes rank whole.h5ad --output rank.csv");
     let best: Vec<String> = genes_of(&dir.path().join("rank.csv"))[..4].to_vec();
     let line = "tokenize part_2.h5ad --bin_edges 0.5 --json --rows 0-34";
     let types = |more: &str| -> Vec<Vec<u64>> {
-        let text = printed(dir.path(), &format!("{line} {more}"));
+        let text = done(dir.path(), &format!("{line} {more}"));
         let cell = |line: &str| {
             let cell: Value = serde_json::from_str(line).unwrap();
             let types = cell["token_type_ids"].as_array().unwrap();
@@ -256,21 +223,21 @@ fn a_run_takes_the_genes_as_they_are_ranked() {
 #[test]
 fn a_trained_run_keeps_its_ranking() {
     let dir = folder();
-    printed(dir.path(), "genes rank whole.h5ad --output rank.csv");
+    done(dir.path(), "genes rank whole.h5ad --output rank.csv");
     let model = r#"{"dim": 16, "n_heads": 2, "hidden_dim": 32, "n_layers": 1}"#;
     fs::write(dir.path().join("model.json"), model).unwrap();
     let line = "mlm --train_data_paths whole.h5ad --pretrained_model_path model.json --bin_edges 1 \
                 --max_length 9 --gene_ranking rank.csv --num_top_genes 6 --max_steps 2 --threads 1 \
                 --save_steps 1 --output_dir run --eval_fraction 0";
-    printed(dir.path(), line);
+    done(dir.path(), line);
     fs::remove_file(dir.path().join("rank.csv")).unwrap();
     let shown =
         "tokenize whole.h5ad --pretrained_model_path run/checkpoint-2 --json --num_top_genes 6";
-    let text = printed(dir.path(), shown);
+    let text = done(dir.path(), shown);
     assert!(text.lines().count() >= 3, "{text}");
     fs::remove_dir_all(dir.path().join("run/checkpoint-2")).unwrap();
-    printed(dir.path(), "mlm --config run/run.toml --resume");
-    let text = printed(dir.path(), shown);
+    done(dir.path(), "mlm --config run/run.toml --resume");
+    let text = done(dir.path(), shown);
     assert!(text.lines().count() >= 3, "{text}");
 }
 
@@ -301,11 +268,11 @@ fn what_cannot_be_ranked_is_refused() {
         "--allow-fractions",
     ];
     bad("whole.h5ad log.h5ad", &parts);
-    printed(
+    done(
         dir.path(),
         "genes rank log.h5ad --matrix layers.counts --output counts.csv",
     );
-    printed(
+    done(
         dir.path(),
         "genes rank log.h5ad --allow-fractions --output log.csv",
     );

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use gene_bert::cell::{CellSource, CsrBlock};
 use gene_bert::h5ad::edit::{Additions, ObsColumn, ObsmArray, add_to_copy};
@@ -17,6 +16,7 @@ use hdf5_pure::{File, Group};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 
+use crate::command;
 use crate::shared::shared_dir;
 
 /// A folder with simulated cells and a tiny model of each kind, trained for a few steps.
@@ -48,38 +48,12 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gene-bert"));
-        command.args(line.split_whitespace());
-        command.current_dir(self.0.path()).output().unwrap()
-    }
-
     fn done(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}\n{output:?}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
+        command::done(self.0.path(), line)
     }
 
     fn refused(&self, line: &str, parts: &[&str]) {
-        let before = self.names();
-        let output = self.run(line);
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
-        for part in parts {
-            assert!(
-                text.contains(part),
-                "`{line}` does not say `{part}`:\n{text}"
-            );
-        }
-        assert_eq!(self.names(), before, "{line} left something behind");
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path()).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
+        command::refused(self.0.path(), line, parts);
     }
 
     fn open(&self, name: &str) -> H5ad {

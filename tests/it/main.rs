@@ -3,6 +3,7 @@
 mod bad_run;
 mod bad_use;
 mod classify;
+mod command;
 mod convert;
 mod eval;
 mod folder;

@@ -4,48 +4,12 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use gene_bert::vocab::{PhenotypeVocab, Repeats, Vocabulary, phenotype_token};
 
+use crate::command::{done, refused};
 use crate::golden_tokenize::find;
 use crate::shared::shared_dir;
-
-fn gene_bert(folder: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(line.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
-
-/// What a line that must succeed prints.
-fn printed(folder: &Path, line: &str) -> String {
-    let output = gene_bert(folder, line);
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{line}\n{said}");
-    String::from_utf8(output.stdout).unwrap() + &said
-}
-
-/// Checks that `line` fails as the user's mistake, says all of `parts`, and writes nothing.
-fn refused(folder: &Path, line: &str, parts: &[&str]) {
-    let names = || {
-        fs::read_dir(folder)
-            .unwrap()
-            .map(|e| e.unwrap().file_name())
-    };
-    let before: Vec<_> = names().collect();
-    let output = gene_bert(folder, line);
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
-    for part in parts.iter().chain(&["error: "]) {
-        assert!(
-            text.contains(part),
-            "`{line}` does not say `{part}`:\n{text}"
-        );
-    }
-    assert_eq!(names().collect::<Vec<_>>(), before, "{line}");
-}
 
 /// `simulated_1.h5ad` (120 cells) and `simulated_2.h5ad` (40), with different gene sets.
 fn simulated() -> tempfile::TempDir {
@@ -62,7 +26,7 @@ fn tokens(path: &Path) -> BTreeMap<String, Vec<String>> {
 fn the_values_of_all_files_become_tokens() {
     let dir = simulated();
     let line = "vocab build simulated_{1,2}.h5ad --phenotypes sex tissue --output made/v.json";
-    let text = printed(dir.path(), line);
+    let text = done(dir.path(), line);
     let found = tokens(&dir.path().join("made/v.json"));
     assert_eq!(found["sex"], ["[female]", "[male]"]);
     assert_eq!(found["tissue"], ["[liver]", "[lung]"]);
@@ -79,7 +43,7 @@ fn the_values_of_all_files_become_tokens() {
     let own = "tokenize simulated_1.h5ad --train_data_paths simulated_1.h5ad simulated_2.h5ad \
                --bin_edges 1 --included_phenotypes tissue sex";
     let given = format!("{own} --vocab_path made/v.json");
-    assert_eq!(printed(dir.path(), own), printed(dir.path(), &given));
+    assert_eq!(done(dir.path(), own), done(dir.path(), &given));
 }
 
 #[test]
@@ -88,7 +52,7 @@ fn a_vocabulary_is_extended_behind_what_it_has() {
     let start = r#"{"sex": ["[unknown]", "[male]"], "disease": ["[normal]"]}"#;
     fs::write(dir.path().join("start.json"), start).unwrap();
     let line = "vocab build simulated_1.h5ad --phenotypes sex --start_from start.json";
-    let text = printed(dir.path(), line);
+    let text = done(dir.path(), line);
     let found = tokens(&dir.path().join("vocab.json"));
     assert_eq!(found["sex"], ["[unknown]", "[male]", "[female]"]);
     assert_eq!(found["disease"], ["[normal]"]);
@@ -116,13 +80,13 @@ fn a_value_of_two_categories_is_refused_or_left_out() {
         "hint: --leave_out 'sex=male'",
     ];
     refused(dir.path(), line, &parts);
-    let text = printed(dir.path(), &format!("{line} --leave_out sex=male tissue=x"));
+    let text = done(dir.path(), &format!("{line} --leave_out sex=male tissue=x"));
     let found = tokens(&dir.path().join("vocab.json"));
     assert_eq!(found["sex"], ["[female]"]);
     assert!(text.contains("cells with a value left out"), "{text}");
     assert!(text.contains("note: --leave_out \"tissue=x\""), "{text}");
     let both = format!("{line} --compat perturbgene --overwrite");
-    printed(dir.path(), &both);
+    done(dir.path(), &both);
     assert_eq!(
         tokens(&dir.path().join("vocab.json"))["sex"],
         ["[female]", "[male]"]
@@ -139,18 +103,18 @@ fn a_folder_also_holds_genes_and_bins() {
         &["made: a folder", "hint: give --bin_edges"],
     );
     let line = format!("{line} --bin_edges 0.5 2");
-    printed(dir.path(), &line);
+    done(dir.path(), &line);
     let (union, _) = Vocabulary::load(&dir.path().join("made")).unwrap();
     assert_eq!(union.num_bin_edges(), 2);
     assert!(union.phenotypes().tokens("cell_type").unwrap().len() == 6);
     assert!(dir.path().join("made/vocab.json").is_file());
     refused(dir.path(), &line, &["made: exists already", "--overwrite"]);
     let line = format!("{line} --overwrite --genes intersection");
-    printed(dir.path(), &line);
+    done(dir.path(), &line);
     let (common, _) = Vocabulary::load(&dir.path().join("made")).unwrap();
     assert!(common.genes().len() < union.genes().len());
     let shown = "tokenize simulated_2.h5ad --pretrained_model_path made --rows 0 --max_length 9";
-    let text = printed(dir.path(), shown);
+    let text = done(dir.path(), shown);
     assert!(text.contains("] : cell_type"), "{text}");
     fs::write(dir.path().join("made/mine.txt"), "").unwrap();
     refused(dir.path(), &line, &["made: exists already", "other files"]);
@@ -234,16 +198,13 @@ fn the_human_vocabulary_is_sound_and_a_run_takes_it() {
     let line = format!(
         "vocab build simulated_1.h5ad --phenotypes {columns} --start_from {human} --output o.json"
     );
-    assert_eq!(
-        printed(dir.path(), &line).matches(" 0 of them new").count(),
-        6
-    );
+    assert_eq!(done(dir.path(), &line).matches(" 0 of them new").count(), 6);
     let line = format!(
         "mlm --train_data_paths simulated_1.h5ad --vocab_path {human} --included_phenotypes \
          {columns} --bin_edges 0.5 --model_arch quickstart --num_hidden_layers 1 --max_length 32 \
          --max_steps 1 --eval_fraction 0.1 --output_dir run"
     );
-    printed(dir.path(), &line);
+    done(dir.path(), &line);
     let (saved, _) = Vocabulary::load(&dir.path().join("run/checkpoint-1")).unwrap();
     assert_eq!(saved.phenotypes(), &vocabulary);
 }
@@ -271,11 +232,11 @@ fn a_run_on_columns_that_share_a_value_says_how_to_go_on() {
     refused(dir.path(), &line, &parts);
     let build = format!("vocab build {file} --phenotypes cell_type sex");
     refused(dir.path(), &build, &["--leave_out 'sex=unknown'"]);
-    let text = printed(dir.path(), &format!("{build} --leave_out unknown"));
+    let text = done(dir.path(), &format!("{build} --leave_out unknown"));
     assert!(
         text.contains("sex: 0 tokens; none in the files; 2237 cells with"),
         "{text}"
     );
     let line = format!("{line} --vocab_path vocab.json --unknown_phenotype mask --rows 0");
-    assert!(printed(dir.path(), &line).contains("[MASK] : sex"));
+    assert!(done(dir.path(), &line).contains("[MASK] : sex"));
 }
