@@ -34,6 +34,8 @@ pub enum Stream {
     Bootstrap = 11,
     /// Starts of clusterings and layouts; epoch = the method, id = number of the start.
     Layout = 12,
+    /// What is done to the values of a cell at random; id = index of the cell.
+    Transform = 13,
 }
 
 /// The generator of one stream.

@@ -80,6 +80,7 @@ impl RunConfig {
             num_top_genes: self.num_top_genes,
             gene_order: self.gene_order,
             transform: self.transform.clone(),
+            augment: self.augment.clone(),
             unknown_phenotype: self.unknown_phenotype,
             min_gene_overlap: self.min_gene_overlap,
             allow_scaled: self.allow_scaled,
@@ -181,6 +182,7 @@ impl RunConfig {
         LoaderConfig {
             num_workers: self.dataloader_num_workers,
             batch_cells: self.per_device_train_batch_size,
+            augments: true,
             ..LoaderConfig::default()
         }
     }
@@ -189,6 +191,7 @@ impl RunConfig {
     pub fn eval_loader_config(&self) -> LoaderConfig {
         LoaderConfig {
             batch_cells: self.per_device_eval_batch_size,
+            augments: false,
             ..self.loader_config()
         }
     }

@@ -17,6 +17,7 @@ mod resolve;
 mod settings;
 mod spelling;
 mod validate;
+mod validate_data;
 
 pub use choices::{ClassWeights, Device, Dtype, FreezeEncoder};
 pub use jobs::Job;

@@ -266,6 +266,7 @@ mod tests {
                 "device" => " cuda:1",
                 "dtype" => " bf16",
                 "transform" => " log1p",
+                "augment" => " thin:0.5",
                 _ if arg.get_help().unwrap().to_string().contains("0.") => " 0.25",
                 _ => " 7",
             };

@@ -166,9 +166,13 @@ settings! {
     #[arg(long, help_heading = TOKENS, value_name = "BINS")]
     quantile_bins (usize): Option<usize> = None;
     /// What is done to the values before binning: none, log1p, normalize_total:1e4+log1p, ...
-    /// [default: none]
+    /// (steps: clip:MAX, log1p, normalize_total:TARGET, scale:FACTOR) [default: none]
     #[arg(long, help_heading = TOKENS, value_name = "TRANSFORM", value_parser = named::<Transform>)]
     transform (Transform): Transform = Transform::default();
+    /// What is done to training cells before that, other draws in each epoch: thin:SHARE (a
+    /// binomial draw of each count), gene_dropout:P, ... [default: none]
+    #[arg(long, help_heading = TOKENS, value_name = "TRANSFORM", value_parser = named::<Transform>)]
+    augment (Transform): Transform = Transform::default();
     /// Phenotype vocabulary (JSON) [default: built from the training files]
     #[arg(long, help_heading = TOKENS, value_name = "FILE")]
     vocab_path (PathBuf): Option<PathBuf> = None;

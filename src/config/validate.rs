@@ -10,7 +10,6 @@ use super::choices::Device;
 use super::jobs::Job;
 use super::settings::RunConfig;
 use super::spelling::nearest;
-use crate::loader::{OrderBy, Shuffle};
 use crate::model::GeneBertConfig;
 
 /// One thing that is wrong.
@@ -184,58 +183,6 @@ impl RunConfig {
         self.check_order(checks);
     }
 
-    fn check_split(&self, checks: &mut Checks) {
-        checks.unless(
-            self.split_file.is_none() || self.eval_data_paths.is_empty(),
-            "split_file, eval_data_paths",
-            "both say which cells are evaluated",
-            "leave one of them out; a split is of all files, those of training and evaluation",
-        );
-        checks.unless(
-            self.fold.is_none() || self.split_file.is_some(),
-            "fold",
-            "has no meaning without a split",
-            "name one with --split_file, or leave it out",
-        );
-    }
-
-    fn check_order(&self, checks: &mut Checks) {
-        let key = "balance_by, weight_by, group_by";
-        let given = [&self.balance_by, &self.weight_by, &self.group_by];
-        if given.into_iter().flatten().count() > 1 {
-            checks.push(key, "more than one is set", "keep one of them");
-        }
-        let Some(shuffle) = self.shuffle else { return };
-        let needs = match shuffle {
-            Shuffle::Weighted => Some("balance_by or weight_by"),
-            Shuffle::Grouped => Some("group_by"),
-            Shuffle::Sequential | Shuffle::Block | Shuffle::Full => None,
-        };
-        let has = match self.order_by() {
-            Some(OrderBy::Balance(_) | OrderBy::Weight(_)) => Some("balance_by or weight_by"),
-            Some(OrderBy::Group(_)) => Some("group_by"),
-            None => None,
-        };
-        if needs == has {
-            return;
-        }
-        let what = format!("{shuffle:?}").to_lowercase();
-        let (what, remedy) = match needs {
-            Some(needs) => (
-                format!("is {what}"),
-                format!("name an obs column with {needs}"),
-            ),
-            None => (
-                format!(
-                    "is {what}, which does not go by {}",
-                    has.unwrap_or_default()
-                ),
-                "leave one of the two out".to_owned(),
-            ),
-        };
-        checks.push("shuffle", what, remedy);
-    }
-
     fn check_bins(&self, checks: &mut Checks) {
         let given = [
             self.bin_edges.is_some(),
@@ -286,6 +233,7 @@ impl RunConfig {
             }
         }
         checks.at_least_one("num_top_genes", self.num_top_genes.map(|n| n as u64));
+        self.check_steps(checks);
     }
 
     pub(super) fn check_masks(&self, checks: &mut Checks) {
@@ -473,6 +421,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
     use super::*;
     use crate::config::Settings;
+    use crate::loader::Shuffle;
 
     fn sound() -> RunConfig {
         Settings {

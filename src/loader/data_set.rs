@@ -94,11 +94,11 @@ impl DataSet {
     /// Reads and tokenises cells and hands each to `each`, with the genes that its source
     /// measures; `None` for a cell that the tokenizer skips. `draws` are cells, ascending, each
     /// with what stands for the epoch in its random streams; a cell that occurs several times is
-    /// read once.
+    /// read once. Cells that are trained on may be augmented.
     pub(super) fn visit(
         &self,
         draws: &[(u64, u64)],
-        seed: u64,
+        (seed, augments): (u64, bool),
         mut each: impl FnMut(u64, Option<TokenizedCell>, &[u32]),
     ) -> Result<(), LoaderError> {
         let cells: Vec<u64> = draws.iter().map(|(cell, _)| *cell).collect();
@@ -113,7 +113,12 @@ impl DataSet {
                 let row = cell - first;
                 let stored = block.indptr().outer_inds_sz(i);
                 let (columns, values) = (&block.indices()[stored.clone()], &block.data()[stored]);
-                let draw = Draw { seed, epoch, cell };
+                let draw = Draw {
+                    seed,
+                    epoch,
+                    cell,
+                    augments,
+                };
                 let tokens = member.bound.tokenize(row, columns, values, draw);
                 let tokens = tokens.map_err(|cause| LoaderError::Tokenize {
                     path: member.source.path().to_path_buf(),
@@ -162,7 +167,7 @@ impl DataSet {
         let cell = |n| (selection.cell(place(n)), 0);
         let cells: Vec<(u64, u64)> = (0..num_cells).map(cell).collect();
         for part in cells.chunks(COUNTED_TOGETHER) {
-            self.visit(part, 0, |_, tokens, _| {
+            self.visit(part, (0, false), |_, tokens, _| {
                 for gene in tokens.iter().flat_map(|tokens| &tokens.expressed) {
                     if let Some(count) = counts.get_mut(*gene as usize) {
                         *count += 1.0;

@@ -95,6 +95,8 @@ pub struct Tokens {
     pub(super) data_set: Arc<DataSet>,
     pub(super) collator: Arc<dyn Collator>,
     pub(super) seed: u64,
+    /// Whether the cells are trained on.
+    pub(super) augments: bool,
 }
 
 impl ReadCells for Tokens {
@@ -108,12 +110,15 @@ impl ReadCells for Tokens {
     fn read_part(&self, part: &[Wanted]) -> Result<Vec<Filled<CollatedCell>>, LoaderError> {
         let mut filled = Vec::with_capacity(part.len());
         let draws: Vec<(u64, u64)> = part.iter().map(|w| (w.cell, w.draw)).collect();
-        self.data_set
-            .visit(&draws, self.seed, |cell, tokens, measured| {
+        self.data_set.visit(
+            &draws,
+            (self.seed, self.augments),
+            |cell, tokens, measured| {
                 let Wanted { slot, draw, .. } = part[filled.len()];
                 let collate = |tokens| self.collator.collate(tokens, measured, draw, cell);
                 filled.push((slot, tokens.map(collate)));
-            })?;
+            },
+        )?;
         Ok(filled)
     }
 

@@ -34,6 +34,9 @@ pub struct LoaderConfig {
     /// Tokens and labels read ahead, in bytes; the next fetch due is read in any case
     /// (default 1 GiB).
     pub read_ahead_bytes: usize,
+    /// Whether the cells are trained on, and so augmented where the tokenizer is told to
+    /// (default false).
+    pub augments: bool,
 }
 
 impl Default for LoaderConfig {
@@ -43,6 +46,7 @@ impl Default for LoaderConfig {
             batch_cells: 32,
             read_ahead: 2,
             read_ahead_bytes: 1 << 30,
+            augments: false,
         }
     }
 }
@@ -99,6 +103,7 @@ impl Loader<Tokens> {
             data_set,
             collator,
             seed,
+            augments: config.augments,
         };
         Self::with(reader, sampler, config)
     }

@@ -368,6 +368,7 @@ fn reading_ahead_is_bounded_by_fetches_and_by_bytes() {
             batch_cells: 2,
             read_ahead,
             read_ahead_bytes,
+            ..LoaderConfig::default()
         };
         let sampler = plan(&data, 0, 1);
         let mut loader = Loader::new(Arc::clone(&data), sampler, masks(), config).unwrap();

@@ -13,7 +13,7 @@ use super::sketch::Sketch;
 use super::{GenesError, PrepareError};
 use crate::cell::CellSource;
 use crate::file::{FileError, TableWriter};
-use crate::tokenize::Transform;
+use crate::tokenize::{BoundTransform, Needs, Transform};
 use crate::vocab::GenesFrom;
 
 /// The columns of the table; scanpy's names where scanpy has the figure.
@@ -97,11 +97,13 @@ pub fn gene_stats(request: &Request, progress: Progress<'_>) -> Result<GeneStats
         expressing: vec![0; genes.len()],
         middles: vec![Sketch::new(); genes.len()],
     };
+    request.transform.require(Needs::Values, "transform")?;
+    let transform = request.transform.bind(&[])?;
     let open = |file: &_| Ok(shared_genes::columns(file, &genes));
     let map = |rows: Rows<'_, Vec<u32>>| {
         let columns = rows.opened.clone();
         let first = (rows.first == 0).then(|| (columns, rows.source.num_cells()));
-        Ok((first, values(rows, &request.transform)?))
+        Ok((first, values(rows, &transform)?))
     };
     let merge = |(first, values): (Option<FileStart>, Vec<(u32, f32)>)| {
         if let Some((columns, cells)) = first {
@@ -131,14 +133,14 @@ pub fn gene_stats(request: &Request, progress: Progress<'_>) -> Result<GeneStats
 /// The values of some rows by gene.
 fn values(
     mut rows: Rows<'_, Vec<u32>>,
-    transform: &Transform,
+    transform: &BoundTransform,
 ) -> Result<Vec<(u32, f32)>, PrepareError> {
     if !transform.is_none() {
         let starts = rows.cells.indptr().raw_storage().to_vec();
         let data = rows.cells.data_mut();
         for row in starts.windows(2) {
             if let Some(row) = data.get_mut(row[0]..row[1]) {
-                transform.apply(row);
+                transform.apply_values(row);
             }
         }
     }

@@ -146,6 +146,7 @@ impl Tokens {
             seed: self.seed,
             epoch: 0,
             cell: row,
+            augments: false,
         };
         let tokens = self.bound.tokenize(row, columns, values, draw)?;
         let name = self.cell_names.get(row as usize);

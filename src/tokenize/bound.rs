@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::TokenizeError;
 use super::bins::Edges;
 use super::config::{Compat, GeneOrder, TokenizeConfig, UnknownPhenotype};
 use super::matching::{GeneMatch, NO_GENE, check_overlap, match_genes};
-use super::{TokenizeError, Transform};
+use super::transform::{BoundTransform, Needs};
 use crate::cell::{CellSource, GeneId, Labels};
 use crate::vocab::Vocabulary;
 
@@ -63,7 +64,8 @@ pub struct BoundSource {
     pub(super) edges: Edges,
     pub(super) order: GeneOrder,
     pub(super) ranks: Option<Vec<u32>>,
-    pub(super) transform: Transform,
+    pub(super) transform: BoundTransform,
+    pub(super) augment: BoundTransform,
     pub(super) unknown: UnknownPhenotype,
     pub(super) allow_scaled: bool,
     pub(super) compat: Option<Compat>,
@@ -83,6 +85,8 @@ impl Tokenizer {
     /// have, ranks asked for where there are none, a `max_length` without room for a gene.
     pub fn new(vocabulary: Arc<Vocabulary>, config: TokenizeConfig) -> Result<Self, TokenizeError> {
         let setting = |key, what: String| TokenizeError::Setting { key, what };
+        config.transform.require(Needs::Values, "transform")?;
+        config.augment.require(Needs::Draws, "augment")?;
         let edges = config.bins.resolve(vocabulary.genes())?;
         let (found, expected) = (config.bins.num_edges()?, vocabulary.num_bin_edges());
         if found != expected {
@@ -196,7 +200,8 @@ impl Tokenizer {
             edges: self.edges.clone(),
             order: self.order,
             ranks: genes.ranks().map(<[u32]>::to_vec),
-            transform: self.config.transform.clone(),
+            transform: self.config.transform.bind(source.gene_ids())?,
+            augment: self.config.augment.bind(source.gene_ids())?,
             unknown: self.config.unknown_phenotype,
             allow_scaled: self.config.allow_scaled,
             compat: self.config.compat,

@@ -55,6 +55,9 @@ pub struct TokenizeConfig {
     pub gene_order: Option<GeneOrder>,
     /// What is done to the values before binning.
     pub transform: Transform,
+    /// What is done to the values of training cells before that, other draws in each epoch.
+    #[serde(default, skip_serializing_if = "Transform::is_none")]
+    pub augment: Transform,
     /// What is done with unknown phenotype values.
     pub unknown_phenotype: UnknownPhenotype,
     /// Least share of the gene vocabulary that a source must have, 0..=1.
@@ -75,6 +78,7 @@ impl Default for TokenizeConfig {
             num_top_genes: None,
             gene_order: None,
             transform: Transform::default(),
+            augment: Transform::default(),
             unknown_phenotype: UnknownPhenotype::Error,
             min_gene_overlap: 0.5,
             allow_scaled: false,

@@ -1,5 +1,7 @@
 //! What can be wrong between cells and tokens.
 
+use std::path::PathBuf;
+
 use crate::cell::SourceError;
 
 /// An error of this room.
@@ -24,6 +26,14 @@ pub enum TokenizeError {
         found: String,
         /// What there is.
         expected: String,
+    },
+    /// A table of genes that a transform cannot use.
+    #[error("{}: {what}\nhint: `gene-bert genes stats` writes such a table", path.display())]
+    GeneTable {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
     },
     /// A setting that cannot work.
     #[error("setting {key}: {what}")]

@@ -23,4 +23,4 @@ pub use config::{Compat, GeneOrder, TokenizeConfig, UnknownPhenotype};
 pub use error::TokenizeError;
 pub use matching::GeneMatch;
 pub use row::Draw;
-pub use transform::Transform;
+pub use transform::{BoundTransform, Needs, Row, Transform};

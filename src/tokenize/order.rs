@@ -66,6 +66,7 @@ mod tests {
         seed: 1,
         epoch: 0,
         cell: 0,
+        augments: false,
     };
 
     fn order(by: GeneOrder, keep: usize, draw: Draw) -> Vec<u32> {

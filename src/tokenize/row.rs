@@ -6,10 +6,11 @@ use super::bound::BoundSource;
 use super::config::{Compat, UnknownPhenotype};
 use super::matching::NO_GENE;
 use super::order::{Expressed, keep_first};
+use super::transform::Row;
 use crate::cell::TokenizedCell;
 use crate::vocab::{CLS, EOS, MASK};
 
-/// Names the random draws of a cell's gene order.
+/// Names the random draws of a cell: its gene order, and what augments it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Draw {
     /// Run seed.
@@ -18,6 +19,8 @@ pub struct Draw {
     pub epoch: u64,
     /// The cell's index in the data set.
     pub cell: u64,
+    /// Whether the cell is trained on, and so augmented where the settings say so.
+    pub augments: bool,
 }
 
 impl BoundSource {
@@ -42,8 +45,16 @@ impl BoundSource {
         if !self.push_phenotypes(row, &mut cell)? {
             return Ok(None);
         }
-        let mut genes = self.expressed(row, columns, values)?;
+        let mut genes = self.expressed(row, columns, values, draw)?;
         cell.expressed = genes.iter().map(|e| e.gene).collect();
+        if draw.augments && !self.augment.is_none() {
+            // What augmenting took out is no gene that the cell does not express.
+            let augments = false;
+            let all = self.expressed(row, columns, values, Draw { augments, ..draw })?;
+            cell.expressed.extend(all.iter().map(|e| e.gene));
+            cell.expressed.sort_unstable();
+            cell.expressed.dedup();
+        }
         if !self.columns_ascend {
             cell.expressed.sort_unstable();
         }
@@ -88,6 +99,7 @@ impl BoundSource {
         row: u64,
         columns: &[u32],
         values: &[f32],
+        draw: Draw,
     ) -> Result<Vec<Expressed>, TokenizeError> {
         self.check_values(
             row,
@@ -96,14 +108,19 @@ impl BoundSource {
             "the run reads counts or their logs; give the \
              matrix that holds them with --matrix layers.NAME or raw.X, or --allow-scaled",
         )?;
-        let mut transformed = Vec::new();
-        let mut values = values;
-        if !self.transform.is_none() {
-            transformed.extend_from_slice(values);
-            self.transform.apply(&mut transformed);
+        let mut changed = Row::default();
+        let (mut columns, mut values) = (columns, values);
+        let augments = draw.augments && !self.augment.is_none();
+        if augments || !self.transform.is_none() {
+            changed.columns.extend_from_slice(columns);
+            changed.values.extend_from_slice(values);
+            if augments {
+                self.augment.apply(&mut changed, draw);
+            }
+            self.transform.apply(&mut changed, draw);
+            (columns, values) = (&changed.columns, &changed.values);
             let hint = "the transform does not fit such values; --transform none leaves them";
-            self.check_finite(row, columns, &transformed, hint)?;
-            values = &transformed;
+            self.check_finite(row, columns, values, hint)?;
         }
         let (mut sorted, mut of_cell) = (Vec::new(), Vec::new());
         self.edges.cut(values, &mut sorted, &mut of_cell);

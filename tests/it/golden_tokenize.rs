@@ -106,6 +106,7 @@ fn check_case(source: &H5ad, phenotypes: &PhenotypeVocab, case: &Case, place: &s
             seed: 0,
             epoch: 0,
             cell: cell.row,
+            augments: false,
         };
         let tokens = bound
             .tokenize(cell.row, row.indices(), row.data(), draw)

@@ -1,5 +1,6 @@
 //! The integration tests: goldens, and the real command in a fresh folder.
 
+mod augment;
 mod bad_run;
 mod bad_use;
 mod classify;
