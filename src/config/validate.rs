@@ -175,6 +175,7 @@ impl RunConfig {
             "set a number from 0 to below 1, such as 0.1",
         );
         self.check_split(checks);
+        self.check_matrix(checks);
         checks.share("min_gene_overlap", self.min_gene_overlap);
         checks.at_least_one("eval_max_cells", self.eval_max_cells);
         checks.at_least_one("shard_size", self.shard_size);

@@ -2,6 +2,7 @@
 
 use super::settings::RunConfig;
 use super::validate::Checks;
+use crate::h5ad::MatrixKey;
 use crate::loader::{OrderBy, Shuffle};
 use crate::tokenize::Needs;
 
@@ -56,6 +57,13 @@ impl RunConfig {
             ),
         };
         checks.push("shuffle", what, remedy);
+    }
+
+    /// What is read must be genes.
+    pub(super) fn check_matrix(&self, checks: &mut Checks) {
+        let is_obsm = matches!(self.matrix, MatrixKey::Obsm(_));
+        let what = format!("is {}, whose columns are no genes", self.matrix);
+        checks.unless(!is_obsm, "matrix", what, "name X, layers.NAME or raw.X");
     }
 
     /// Steps of transforms that cannot stand in a run.

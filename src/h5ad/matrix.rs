@@ -50,6 +50,7 @@ impl Matrix {
             MatrixKey::X => vec!["X".to_owned()],
             MatrixKey::Layer(name) => vec![format!("layers/{name}")],
             MatrixKey::RawX => vec!["raw/X".to_owned(), "raw.X".to_owned()],
+            MatrixKey::Obsm(name) => vec![format!("obsm/{name}")],
         };
         for place in places {
             match container.node(&place)? {
@@ -73,11 +74,23 @@ impl Matrix {
                 }
             }
         }
-        let available = Matrix::available(container)?;
+        let available = match key {
+            MatrixKey::Obsm(_) => Matrix::obsm(container)?,
+            _ => Matrix::available(container)?,
+        };
         if *key == MatrixKey::X {
             return Ok(Matrix::Absent { available });
         }
         Err(missing(container, &key.to_string(), &available))
+    }
+
+    /// The names of the arrays of obsm.
+    fn obsm(container: &Container) -> Result<Vec<String>, H5adError> {
+        let Node::Group(group) = container.node("obsm")? else {
+            return Ok(Vec::new());
+        };
+        let names = container.members("obsm", &group)?.into_iter();
+        Ok(names.map(|name| format!("obsm.{name}")).collect())
     }
 
     /// The names of the matrices that the file has.

@@ -18,6 +18,8 @@ pub enum MatrixKey {
     Layer(String),
     /// `raw.X`, with the genes of `raw.var`.
     RawX,
+    /// `obsm.<name>`, an array whose columns have numbers for names.
+    Obsm(String),
 }
 
 impl fmt::Display for MatrixKey {
@@ -26,27 +28,32 @@ impl fmt::Display for MatrixKey {
             MatrixKey::X => f.write_str("X"),
             MatrixKey::Layer(name) => write!(f, "layers.{name}"),
             MatrixKey::RawX => f.write_str("raw.X"),
+            MatrixKey::Obsm(name) => write!(f, "obsm.{name}"),
         }
     }
 }
 
 /// The error of a matrix name that is none.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} names no matrix; expected X, layers.<name> or raw.X")]
+#[error("{0:?} names no matrix; expected X, layers.<name>, raw.X or obsm.<name>")]
 pub struct UnknownMatrix(String);
 
 impl FromStr for MatrixKey {
     type Err = UnknownMatrix;
 
     fn from_str(text: &str) -> Result<Self, UnknownMatrix> {
-        let layer = text
-            .strip_prefix("layers.")
-            .or_else(|| text.strip_prefix("layers/"));
-        match (text, layer) {
-            ("X", _) => Ok(MatrixKey::X),
-            ("raw.X" | "raw/X", _) => Ok(MatrixKey::RawX),
-            (_, Some(name)) if !name.is_empty() => Ok(MatrixKey::Layer(name.to_owned())),
-            _ => Err(UnknownMatrix(text.to_owned())),
+        let within = |group: &str| {
+            let rest = text.strip_prefix(group)?;
+            let name = rest.strip_prefix('.').or_else(|| rest.strip_prefix('/'))?;
+            (!name.is_empty()).then(|| name.to_owned())
+        };
+        match text {
+            "X" => Ok(MatrixKey::X),
+            "raw.X" | "raw/X" => Ok(MatrixKey::RawX),
+            _ => None
+                .or_else(|| within("layers").map(MatrixKey::Layer))
+                .or_else(|| within("obsm").map(MatrixKey::Obsm))
+                .ok_or_else(|| UnknownMatrix(text.to_owned())),
         }
     }
 }
@@ -115,10 +122,11 @@ mod tests {
             MatrixKey::X,
             MatrixKey::RawX,
             MatrixKey::Layer("counts.v2".into()),
+            MatrixKey::Obsm("X_pca".into()),
         ] {
             assert_eq!(key.to_string().parse::<MatrixKey>().unwrap(), key);
         }
-        for bad in ["", "x", "layers.", "raw", "obs"] {
+        for bad in ["", "x", "layers.", "raw", "obs", "obsm."] {
             assert!(bad.parse::<MatrixKey>().is_err(), "{bad}");
         }
     }

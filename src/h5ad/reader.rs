@@ -52,7 +52,9 @@ impl H5ad {
         let container = Arc::new(Container::open(path)?);
         let obs = Table::open(&container, "obs")?;
         let var = Table::open(&container, &Matrix::var_key(&container, &options.matrix)?)?;
+        let is_obsm = matches!(options.matrix, MatrixKey::Obsm(_));
         let names = match &options.gene_id_column {
+            _ if is_obsm => None,
             None => var.index()?,
             Some(column) => Some(Self::gene_id_column(&container, &var, column)?),
         };
@@ -64,6 +66,7 @@ impl H5ad {
         let matrix = Matrix::open(&container, &options.matrix, expected)?;
         // Rows or columns that nothing but an attribute counts are not to be trusted.
         let (num_cells, num_genes) = matrix.shape().unwrap_or(expected);
+        let names = names.or_else(|| is_obsm.then(|| numbers(num_genes)));
         if names.is_none() && num_genes > 0 {
             let what = "there is no index, so that the genes have no names\n\
                         hint: name the column of var that holds the gene ids";
@@ -257,6 +260,11 @@ impl H5ad {
             value: value as f32,
         }
     }
+}
+
+/// Names of columns that have none.
+fn numbers(num_columns: u64) -> Vec<String> {
+    (0..num_columns).map(|column| column.to_string()).collect()
 }
 
 /// The error of a column that a table does not have.

@@ -57,6 +57,42 @@ impl CellColumn {
         Ok(read)
     }
 
+    /// 1 at the place of the cell's value, 0 elsewhere; all 0 where it has none or is not there.
+    pub fn one_hot(&self, cell: u64) -> Vec<f32> {
+        let code = usize::try_from(cell)
+            .ok()
+            .and_then(|cell| *self.codes.get(cell)?);
+        let mut one_hot = vec![0.0; self.values.len()];
+        if let Some(place) = code.and_then(|code| one_hot.get_mut(code as usize)) {
+            *place = 1.0;
+        }
+        one_hot
+    }
+
+    /// Several columns of the same cells as one: a value for each combination that occurs, written
+    /// `a | b`, in the order of the cells that have them first; a cell that lacks one has none.
+    pub fn product(columns: &[&Self]) -> Self {
+        let num_cells = columns
+            .iter()
+            .map(|column| column.codes.len())
+            .min()
+            .unwrap_or(0);
+        let mut known: HashMap<Vec<u32>, u32> = HashMap::new();
+        let mut product = Self::default();
+        for cell in 0..num_cells {
+            let codes: Option<Vec<u32>> = columns.iter().map(|column| column.codes[cell]).collect();
+            product.codes.push(codes.map(|codes| {
+                let value = |(column, code): (&&Self, &u32)| column.values[*code as usize].clone();
+                *known.entry(codes).or_insert_with_key(|codes| {
+                    let values: Vec<String> = columns.iter().zip(codes).map(value).collect();
+                    product.values.push(values.join(" | "));
+                    (product.values.len() - 1) as u32
+                })
+            }));
+        }
+        product
+    }
+
     /// The codes of the selected cells.
     fn selected(&self, selection: &Selection) -> Vec<Option<u32>> {
         match selection {
@@ -128,4 +164,32 @@ fn numbers(values: &[String], column: &str) -> Result<Vec<f64>, LoaderError> {
         })
     };
     values.iter().map(number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(values: &[&str], codes: &[Option<u32>]) -> CellColumn {
+        CellColumn {
+            values: values.iter().map(|value| (*value).to_owned()).collect(),
+            codes: codes.to_vec(),
+        }
+    }
+
+    #[test]
+    fn products_have_the_combinations_that_occur() {
+        let sex = column(&["f", "m"], &[Some(0), Some(1), Some(0), None, Some(0)]);
+        let age = column(
+            &["old", "young"],
+            &[Some(1), Some(1), Some(0), Some(0), Some(1)],
+        );
+        let both = CellColumn::product(&[&sex, &age]);
+        assert_eq!(both.values, ["f | young", "m | young", "f | old"]);
+        assert_eq!(both.codes, [Some(0), Some(1), Some(2), None, Some(0)]);
+        assert_eq!(both.one_hot(2), [0.0, 0.0, 1.0]);
+        assert_eq!(both.one_hot(3), [0.0; 3]);
+        assert_eq!(both.one_hot(9), [0.0; 3]);
+        assert_eq!(CellColumn::product(&[]), CellColumn::default());
+    }
 }

@@ -205,7 +205,7 @@ impl Member {
 }
 
 /// Ascending rows, of which some may be equal, as ranges of adjacent ones.
-fn merge_rows(rows: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
+pub(super) fn merge_rows(rows: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
     let mut ranges: Vec<Range<u64>> = Vec::new();
     for row in rows {
         match ranges.last_mut() {

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use crate::cell::SourceError;
 use crate::file::FileError;
+use crate::h5ad::H5adError;
 use crate::tokenize::TokenizeError;
+use crate::vocab::VocabError;
 
 /// The error of this room. What a source or the tokenizer said is kept as the cause.
 #[derive(Debug, thiserror::Error)]
@@ -160,6 +162,40 @@ pub enum LoaderError {
         /// The value.
         value: String,
     },
+    /// A file that cannot be opened.
+    #[error(transparent)]
+    Open(Box<H5adError>),
+    /// Genes that cannot be put together.
+    #[error(transparent)]
+    Genes(Box<VocabError>),
+    /// A transform that does not fit.
+    #[error(transparent)]
+    Transform(Box<TokenizeError>),
+    /// A cell that there is not.
+    #[error("there is no cell {cell}: there are {num_cells}, numbered from 0")]
+    NoCell {
+        /// The cell asked for.
+        cell: u64,
+        /// Number of cells.
+        num_cells: u64,
+    },
+    /// Arrays of obsm that cannot stand below each other.
+    #[error(
+        "{}: {name} has {found} columns, that of {} has {expected}\nhint: they come from different \
+         runs; leave it out, or compute it for all files together", path.display(), first.display()
+    )]
+    ObsmWidth {
+        /// The array.
+        name: String,
+        /// The first file.
+        first: PathBuf,
+        /// Its columns.
+        expected: usize,
+        /// The other file.
+        path: PathBuf,
+        /// Its columns.
+        found: usize,
+    },
     /// A file that is no cell source could not be read or written.
     #[error(transparent)]
     File {
@@ -224,6 +260,24 @@ pub enum LoaderError {
         /// Its value now.
         now: String,
     },
+}
+
+impl From<H5adError> for LoaderError {
+    fn from(error: H5adError) -> Self {
+        Self::Open(Box::new(error))
+    }
+}
+
+impl From<VocabError> for LoaderError {
+    fn from(error: VocabError) -> Self {
+        Self::Genes(Box::new(error))
+    }
+}
+
+impl From<TokenizeError> for LoaderError {
+    fn from(error: TokenizeError) -> Self {
+        Self::Transform(Box::new(error))
+    }
 }
 
 impl LoaderError {

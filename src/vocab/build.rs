@@ -2,11 +2,14 @@
 
 use std::collections::{HashMap, HashSet};
 
+use serde::{Deserialize, Serialize};
+
 use super::{GeneVocab, PhenotypeVocab, VocabError, canonical_gene_id};
 use crate::cell::CellSource;
 
 /// Which genes of several sources make the vocabulary.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum GenesFrom {
     /// Every gene of any source, in the order of first appearance.
     #[default]

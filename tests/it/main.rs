@@ -27,6 +27,7 @@ mod pretrain;
 mod quickstart;
 mod shared;
 mod split;
+mod table;
 mod tokens;
 mod torture;
 mod unknown_filter;

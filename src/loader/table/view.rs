@@ -1,0 +1,109 @@
+//! One matrix over all files.
+
+use std::collections::HashSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use super::{TableConfig, View};
+use crate::cell::CellSource;
+use crate::h5ad::{H5ad, MatrixKey, OpenOptions, ValuePolicy};
+use crate::loader::error::LoaderError;
+use crate::tokenize::BoundTransform;
+use crate::vocab::build_genes;
+
+/// Stands for a column that no item shows.
+pub(super) const NO_COLUMN: u32 = u32::MAX;
+
+/// One matrix of every file.
+#[derive(Debug)]
+pub(super) struct OpenView {
+    columns: Vec<String>,
+    pub(super) files: Vec<ViewFile>,
+}
+
+/// One matrix of one file.
+#[derive(Debug)]
+pub(super) struct ViewFile {
+    pub(super) file: Arc<H5ad>,
+    pub(super) transform: BoundTransform,
+    /// The view's column of each of the file's, or none.
+    pub(super) column_of: Vec<u32>,
+    /// Whether the two are in the same order.
+    pub(super) ascends: bool,
+}
+
+impl OpenView {
+    pub(super) fn open(
+        view: &View,
+        paths: &[PathBuf],
+        config: &TableConfig,
+    ) -> Result<Self, LoaderError> {
+        let options = OpenOptions {
+            matrix: view.matrix.clone(),
+            gene_id_column: match view.matrix {
+                MatrixKey::Obsm(_) => None,
+                _ => config.gene_id_column.clone(),
+            },
+            values: ValuePolicy::Any,
+            ..OpenOptions::default()
+        };
+        let open = |path: &PathBuf| Ok(Arc::new(H5ad::open(path, &options)?));
+        let files = paths
+            .iter()
+            .map(open)
+            .collect::<Result<Vec<_>, LoaderError>>()?;
+        let sources: Vec<&dyn CellSource> = files.iter().map(|file| file.as_ref() as _).collect();
+        if let MatrixKey::Obsm(_) = view.matrix {
+            same_width(&files)?;
+        }
+        let genes = build_genes(&sources, config.genes)?;
+        let bind = |file: Arc<H5ad>| {
+            let mut seen = HashSet::new();
+            let place = |id: &String| {
+                let gene = genes.get(id).map(|gene| gene.0);
+                gene.filter(|gene| seen.insert(*gene)).unwrap_or(NO_COLUMN)
+            };
+            let column_of: Vec<u32> = file.gene_ids().iter().map(place).collect();
+            let shown = || column_of.iter().filter(|column| **column != NO_COLUMN);
+            Ok(ViewFile {
+                ascends: shown().is_sorted(),
+                transform: view.transform.bind(file.gene_ids())?,
+                column_of,
+                file,
+            })
+        };
+        Ok(Self {
+            files: files
+                .into_iter()
+                .map(bind)
+                .collect::<Result<_, LoaderError>>()?,
+            columns: genes.ids().to_vec(),
+        })
+    }
+
+    pub(super) fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    pub(super) fn sources(&self) -> impl Iterator<Item = &dyn CellSource> {
+        self.files.iter().map(|file| file.file.as_ref() as _)
+    }
+}
+
+/// Arrays of obsm have no names to match their columns by.
+fn same_width(files: &[Arc<H5ad>]) -> Result<(), LoaderError> {
+    let Some(first) = files.first() else {
+        return Ok(());
+    };
+    let width = |file: &Arc<H5ad>| file.gene_ids().len();
+    match files.iter().find(|file| width(file) != width(first)) {
+        None => Ok(()),
+        Some(other) => Err(LoaderError::ObsmWidth {
+            name: first.matrix().to_string(),
+            first: first.path().to_path_buf(),
+            expected: width(first),
+            path: other.path().to_path_buf(),
+            found: width(other),
+        }),
+    }
+}
