@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::expand_paths;
-use crate::h5ad::H5ad;
+use crate::h5ad::OpenFiles;
 use crate::infer::embed::Pooling;
 use crate::infer::{Checkpoint, Reading};
 use crate::loader::{DataSet, LoaderConfig, Selection};
@@ -214,10 +214,11 @@ fn given(
         ..trained.clone()
     };
     let tokenizer = Tokenizer::new(Arc::clone(&checkpoint.vocabulary), settings)?;
-    let mut members = Vec::new();
+    let (mut members, pool) = (Vec::new(), OpenFiles::new());
     for path in files {
-        let file = Arc::new(H5ad::open(path, &reading.open)?);
-        let has = |name: &&String| file.obs_column_names().contains(name);
+        let file = pool.file(path, &reading.open)?;
+        let open = file.open()?;
+        let has = |name: &&String| open.obs_column_names().contains(name);
         let shown = trained.included_phenotypes.iter().filter(has);
         let shown: Vec<String> = shown.cloned().collect();
         let bound = Arc::new(tokenizer.bind_showing(file.as_ref(), &shown)?);

@@ -13,7 +13,7 @@ use super::PrepareError;
 use super::ranking::GeneRanking;
 use crate::cell::CellSource;
 use crate::config::RunConfig;
-use crate::h5ad::{H5ad, VarColumn};
+use crate::h5ad::{H5ad, H5adSource, VarColumn};
 use crate::tokenize::{Compat, TokenizeConfig};
 use crate::vocab::{GeneVocab, GenesFrom, PhenotypeVocab, Repeats, Vocabulary};
 use crate::vocab::{build_genes, build_phenotypes, canonical_gene_id};
@@ -35,7 +35,7 @@ impl Encoding {
     ///
     /// # Errors
     /// No bins, a vocabulary or edge file that cannot be used, an obs column that a file lacks.
-    pub fn from_files(config: &RunConfig, files: &[Arc<H5ad>]) -> Result<Self, PrepareError> {
+    pub fn from_files(config: &RunConfig, files: &[Arc<H5adSource>]) -> Result<Self, PrepareError> {
         let tokenize = config.tokenize_config()?;
         let sources: Vec<&dyn CellSource> = files
             .iter()
@@ -135,13 +135,21 @@ fn check_vocabulary(
 pub(super) fn ranked(
     genes: GeneVocab,
     config: &RunConfig,
-    files: &[Arc<H5ad>],
+    files: &[Arc<H5adSource>],
 ) -> Result<GeneVocab, PrepareError> {
     if let Some(path) = &config.gene_ranking {
         return GeneRanking::load(path)?.applied_to(&genes);
     }
-    let is_ranked = |file: &&Arc<H5ad>| file.var_column_names().iter().any(|c| c == RANK_COLUMN);
-    let Some(file) = files.iter().find(is_ranked) else {
+    let is_ranked = |file: &H5ad| file.var_column_names().iter().any(|c| c == RANK_COLUMN);
+    let mut ranked = None;
+    for file in files {
+        let file = file.open()?;
+        if is_ranked(&file) {
+            ranked = Some(file);
+            break;
+        }
+    }
+    let Some(file) = ranked else {
         return Ok(genes);
     };
     let VarColumn::Numbers(numbers) = file.var_column(RANK_COLUMN)? else {

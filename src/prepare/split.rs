@@ -2,11 +2,10 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use super::PrepareError;
 use crate::cell::CellSource;
-use crate::h5ad::{H5ad, OpenOptions, ValuePolicy};
+use crate::h5ad::{OpenFiles, OpenOptions, ValuePolicy};
 use crate::loader::split::{By, Part, Rule, Split, SplitConfig, shared_donors};
 
 /// Groups of a part that are named on the screen.
@@ -30,10 +29,7 @@ pub fn split(paths: &[PathBuf], config: &SplitConfig) -> Result<SplitReport, Pre
         values: ValuePolicy::Any,
         ..OpenOptions::default()
     };
-    let files = paths
-        .iter()
-        .map(|path| Ok(Arc::new(H5ad::open(path, &open)?)));
-    let files: Vec<Arc<H5ad>> = files.collect::<Result<_, PrepareError>>()?;
+    let files = OpenFiles::all(paths, &open)?;
     let sources: Vec<&dyn CellSource> = files.iter().map(|file| file.as_ref() as _).collect();
     let split = config.make(&sources)?;
     let warning = match config.by {

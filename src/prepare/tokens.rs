@@ -17,7 +17,7 @@ use super::{PrepareError, RowList};
 use crate::cell::{CellSource, CsrBlock, TokenId, TokenizedCell};
 use crate::config::{RunConfig, RunFlags, Settings};
 use crate::file::{expand_paths, read_string};
-use crate::h5ad::H5ad;
+use crate::h5ad::{H5ad, H5adSource, OpenFiles};
 use crate::tokenize::{BoundSource, Draw, Tokenizer};
 use crate::vocab::Vocabulary;
 
@@ -160,14 +160,13 @@ impl Tokens {
 }
 
 /// The files whose genes and values make the vocabulary: the training files, else `file`.
-fn training_files(config: &RunConfig, file: &Arc<H5ad>) -> Result<Vec<Arc<H5ad>>, PrepareError> {
-    if config.train_data_paths.is_empty() {
-        return Ok(vec![Arc::clone(file)]);
-    }
-    let options = config.open_options();
-    let paths = expand_paths(&config.train_data_paths)?;
-    let open = |path| Ok(Arc::new(H5ad::open(path, &options)?));
-    paths.iter().map(|path| open(path)).collect()
+fn training_files(config: &RunConfig, file: &H5ad) -> Result<Vec<Arc<H5adSource>>, PrepareError> {
+    let paths = if config.train_data_paths.is_empty() {
+        vec![file.path().to_owned()]
+    } else {
+        expand_paths(&config.train_data_paths)?
+    };
+    Ok(OpenFiles::all(&paths, &config.open_options())?)
 }
 
 /// What a checkpoint's run was told about tokens and about where values and gene ids are.

@@ -16,7 +16,7 @@ use super::encoding::{ranked, repeats};
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::{FileError, StagedDir, expand_paths};
-use crate::h5ad::H5ad;
+use crate::h5ad::{H5adSource, OpenFiles};
 use crate::tokenize::{GeneMatch, Tokenizer};
 use crate::vocab::{GeneVocab, GenesFrom, PhenotypeVocab, VocabError, Vocabulary, build_genes};
 
@@ -74,12 +74,8 @@ pub fn build(request: &Request, config: &RunConfig) -> Result<Built, PrepareErro
     let to_folder = is_folder(&request.output);
     check_output(request, &config, to_folder)?;
     let options = config.open_options();
-    let open = |path: &PathBuf| Ok(Arc::new(H5ad::open(path, &options)?));
     let paths = expand_paths(&request.files)?;
-    let files: Vec<Arc<H5ad>> = paths
-        .iter()
-        .map(open)
-        .collect::<Result<_, PrepareError>>()?;
+    let files = OpenFiles::all(&paths, &options)?;
     let built = from_files(request, &config, &files)?;
     if to_folder {
         save_folder(&built, &config, &request.output)?;
@@ -93,12 +89,12 @@ pub fn build(request: &Request, config: &RunConfig) -> Result<Built, PrepareErro
 fn from_files(
     request: &Request,
     config: &RunConfig,
-    files: &[Arc<H5ad>],
+    files: &[Arc<H5adSource>],
 ) -> Result<Built, PrepareError> {
     if let (true, Some(file)) = (config.included_phenotypes.is_empty(), files.first()) {
         return Err(PrepareError::NoPhenotypes {
             path: file.path().to_owned(),
-            columns: file.obs_column_names().join(", "),
+            columns: file.open()?.obs_column_names().join(", "),
         });
     }
     let mut phenotypes = match &request.start_from {
@@ -121,7 +117,7 @@ fn from_files(
     let sources: Vec<&dyn CellSource> = files.iter().map(|f| f.as_ref() as _).collect();
     let genes = ranked(build_genes(&sources, request.genes)?, config, files)?;
     let num_common_genes = build_genes(&sources, GenesFrom::Intersection)?.len();
-    let file = |file: &Arc<H5ad>| {
+    let file = |file: &Arc<H5adSource>| {
         let genes = GeneMatch::of(file.gene_ids(), &genes);
         (file.path().to_owned(), file.num_cells(), genes)
     };

@@ -13,7 +13,7 @@ use super::values::Kinds;
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::expand_paths;
-use crate::h5ad::H5ad;
+use crate::h5ad::{H5adSource, OpenFiles};
 use crate::loader::{AbsentGeneSampling, DataSet, Loader, PlainCollator, Sampler, Selection};
 use crate::tokenize::Tokenizer;
 
@@ -23,9 +23,9 @@ const WEIGHT_CELLS: u64 = 20_000;
 /// The opened files.
 pub struct Files {
     /// Of the training cells.
-    pub train: Vec<Arc<H5ad>>,
+    pub train: Vec<Arc<H5adSource>>,
     /// Of the evaluation cells; none where a share is held out.
-    pub eval: Vec<Arc<H5ad>>,
+    pub eval: Vec<Arc<H5adSource>>,
 }
 
 /// The cells of a run.
@@ -45,13 +45,11 @@ impl Files {
     /// # Errors
     /// A pattern without a file, a file that cannot be read.
     pub fn open(config: &RunConfig) -> Result<Self> {
-        let options = config.open_options();
-        let open = |patterns: &[String]| -> Result<Vec<Arc<H5ad>>> {
+        let (options, pool) = (config.open_options(), OpenFiles::new());
+        let open = |patterns: &[String]| -> Result<Vec<Arc<H5adSource>>> {
             let paths: Vec<PathBuf> = expand_paths(patterns)?;
-            paths
-                .iter()
-                .map(|path| Ok(Arc::new(H5ad::open(path, &options)?)))
-                .collect()
+            let opened = paths.iter().map(|path| Ok(pool.file(path, &options)?));
+            opened.collect()
         };
         let files = Self {
             train: open(&config.train_data_paths)?,
@@ -67,11 +65,11 @@ impl Files {
     fn other_lengths(&self, expected: u64) -> Option<String> {
         const SHOWN: usize = 10;
         let all = || self.train.iter().chain(&self.eval);
-        let others: Vec<&Arc<H5ad>> = all().filter(|f| f.num_cells() != expected).collect();
+        let others: Vec<&Arc<H5adSource>> = all().filter(|f| f.num_cells() != expected).collect();
         if others.is_empty() {
             return None;
         }
-        let name = |f: &&Arc<H5ad>| format!("{} has {}", f.path().display(), f.num_cells());
+        let name = |f: &&Arc<H5adSource>| format!("{} has {}", f.path().display(), f.num_cells());
         let names: Vec<String> = others.iter().take(SHOWN).map(name).collect();
         let more = if others.len() > SHOWN { ", …" } else { "" };
         Some(format!(
@@ -93,7 +91,7 @@ impl Data {
     pub fn bind(config: &RunConfig, files: &Files, start: &Start) -> Result<Self> {
         let tokenizer = Tokenizer::new(Arc::clone(&start.vocabulary), start.tokenize.clone())?;
         let (mut report, mut kinds) = (Vec::new(), Kinds::new(config));
-        let mut bind = |files: &[Arc<H5ad>]| -> Result<Arc<DataSet>> {
+        let mut bind = |files: &[Arc<H5adSource>]| -> Result<Arc<DataSet>> {
             let mut members = Vec::new();
             for file in files {
                 let bound = tokenizer.bind(file.as_ref())?;
@@ -101,7 +99,7 @@ impl Data {
                     "{}: {} cells; {}; {}",
                     file.path().display(),
                     file.num_cells(),
-                    kinds.look_at(file)?,
+                    kinds.look_at(file.open()?.as_ref())?,
                     bound.gene_match()
                 ));
                 members.push((Arc::clone(file) as Arc<dyn CellSource>, Arc::new(bound)));

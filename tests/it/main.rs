@@ -20,6 +20,7 @@ mod info;
 mod layering;
 mod loading;
 mod long_line;
+mod many_files;
 mod memory;
 mod model;
 mod orders;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::view::OpenView;
 use super::{CellTable, TableConfig};
+use crate::h5ad::OpenFiles;
 use crate::loader::column::CellColumn;
 use crate::loader::error::LoaderError;
 
@@ -18,8 +19,8 @@ impl CellTable {
         if config.views.is_empty() {
             return Err(LoaderError::setting("views", "at least one matrix", "none"));
         }
-        let views = config.views.iter();
-        let views = views.map(|view| OpenView::open(view, paths, config));
+        let (views, pool) = (config.views.iter(), OpenFiles::new());
+        let views = views.map(|view| OpenView::open(view, (paths, &pool), config));
         let views = views.collect::<Result<Vec<_>, _>>()?;
         let sources = || views[0].sources();
         let obs = config

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::{TableConfig, View};
 use crate::cell::CellSource;
-use crate::h5ad::{H5ad, MatrixKey, OpenOptions, ValuePolicy};
+use crate::h5ad::{H5adSource, MatrixKey, OpenFiles, OpenOptions, ValuePolicy};
 use crate::loader::error::LoaderError;
 use crate::tokenize::BoundTransform;
 use crate::vocab::build_genes;
@@ -24,7 +24,7 @@ pub(super) struct OpenView {
 /// One matrix of one file.
 #[derive(Debug)]
 pub(super) struct ViewFile {
-    pub(super) file: Arc<H5ad>,
+    pub(super) file: Arc<H5adSource>,
     pub(super) transform: BoundTransform,
     /// The view's column of each of the file's, or none.
     pub(super) column_of: Vec<u32>,
@@ -35,7 +35,7 @@ pub(super) struct ViewFile {
 impl OpenView {
     pub(super) fn open(
         view: &View,
-        paths: &[PathBuf],
+        (paths, pool): (&[PathBuf], &Arc<OpenFiles>),
         config: &TableConfig,
     ) -> Result<Self, LoaderError> {
         let options = OpenOptions {
@@ -47,17 +47,14 @@ impl OpenView {
             values: ValuePolicy::Any,
             ..OpenOptions::default()
         };
-        let open = |path: &PathBuf| Ok(Arc::new(H5ad::open(path, &options)?));
-        let files = paths
-            .iter()
-            .map(open)
-            .collect::<Result<Vec<_>, LoaderError>>()?;
+        let files = paths.iter().map(|path| pool.file(path, &options));
+        let files = files.collect::<Result<Vec<_>, _>>()?;
         let sources: Vec<&dyn CellSource> = files.iter().map(|file| file.as_ref() as _).collect();
         if let MatrixKey::Obsm(_) = view.matrix {
-            same_width(&files)?;
+            same_width(&view.matrix, &files)?;
         }
         let genes = build_genes(&sources, config.genes)?;
-        let bind = |file: Arc<H5ad>| {
+        let bind = |file: Arc<H5adSource>| {
             let mut seen = HashSet::new();
             let place = |id: &String| {
                 let gene = genes.get(id).map(|gene| gene.0);
@@ -91,15 +88,15 @@ impl OpenView {
 }
 
 /// Arrays of obsm have no names to match their columns by.
-fn same_width(files: &[Arc<H5ad>]) -> Result<(), LoaderError> {
+fn same_width(matrix: &MatrixKey, files: &[Arc<H5adSource>]) -> Result<(), LoaderError> {
     let Some(first) = files.first() else {
         return Ok(());
     };
-    let width = |file: &Arc<H5ad>| file.gene_ids().len();
+    let width = |file: &Arc<H5adSource>| file.gene_ids().len();
     match files.iter().find(|file| width(file) != width(first)) {
         None => Ok(()),
         Some(other) => Err(LoaderError::ObsmWidth {
-            name: first.matrix().to_string(),
+            name: matrix.to_string(),
             first: first.path().to_path_buf(),
             expected: width(first),
             path: other.path().to_path_buf(),
