@@ -1,15 +1,18 @@
-//! Softmax cross entropy of labelled rows, summed, with label smoothing and class weights, both
-//! with the meaning of PyTorch's `CrossEntropyLoss`.
+//! Softmax cross entropy of labelled rows, summed, with label smoothing and class weights.
 //!
 //! With smoothing ε over V classes and weights w, a row of label y costs
-//! `(1 − ε) w[y] (−log p[y]) + ε/V Σ w[c] (−log p[c])`. The caller divides the sum by the number
+//! `w[y] ((1 − ε) (−log p[y]) + ε/V Σ (−log p[c]))`. The caller divides the sum by the number
 //! of rows, or by the sum of `w[y]` where there are weights ([`Loss::weight`] is either).
+//!
+//! Either alone means what it does in PyTorch's `CrossEntropyLoss`. Together they do not: there
+//! the spread share is weighed by class, `ε/V Σ w[c] (−log p[c])`, so that with weights of
+//! 1/frequency every row asks for the rarest class.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::profile::span;
-use super::simd::{dot, exp, max, sum, vectorized};
+use super::simd::{exp, max, sum, vectorized};
 use crate::buffers::{read, write};
 
 /// How rows are weighed.
@@ -83,23 +86,17 @@ vectorized! {
 struct Row<'a> {
     label_share: f32,
     class_share: f32,
+    smoothing: f32,
     weights: Option<&'a [f32]>,
-    /// ε/V Σ w
-    spread: f32,
 }
 
 impl<'a> Row<'a> {
     fn new(settings: Settings<'a>, width: usize) -> Self {
-        let total = match settings.class_weights {
-            Some(weights) => weights.iter().map(|w| f64::from(*w)).sum(),
-            None => width as f64,
-        };
-        let class_share = settings.smoothing / width.max(1) as f64;
         Self {
             label_share: (1.0 - settings.smoothing) as f32,
-            class_share: class_share as f32,
+            class_share: (settings.smoothing / width.max(1) as f64) as f32,
+            smoothing: settings.smoothing as f32,
             weights: settings.class_weights,
-            spread: (class_share * total) as f32,
         }
     }
 
@@ -121,32 +118,22 @@ impl<'a> Row<'a> {
             total += sum(&exponentials[..chunk.len()]);
         }
         let log_sum = largest + total.ln();
-        let mut loss =
-            f64::from(self.label_share * self.weight(label)) * f64::from(log_sum - logits[label]);
+        let mut loss = f64::from(self.label_share) * f64::from(log_sum - logits[label]);
         if self.class_share > 0.0 {
-            let weighted = match self.weights {
-                Some(weights) => dot(weights, logits),
-                None => sum(logits),
-            };
-            loss += f64::from(self.spread) * f64::from(log_sum)
-                - f64::from(self.class_share) * f64::from(weighted);
+            loss += f64::from(self.smoothing) * f64::from(log_sum)
+                - f64::from(self.class_share) * f64::from(sum(logits));
         }
-        (loss, log_sum)
+        (f64::from(self.weight(label)) * loss, log_sum)
     }
 
     #[inline(always)]
     fn gradient(&self, logits: &mut [f32], label: usize, log_sum: f32) {
-        let at_label = self.label_share * self.weight(label);
-        let factor = at_label + self.spread;
+        let weight = self.weight(label);
+        let spread = weight * self.class_share;
         for logit in logits.iter_mut() {
-            *logit = exp(*logit - log_sum) * factor;
+            *logit = exp(*logit - log_sum) * weight - spread;
         }
-        if self.class_share > 0.0 {
-            for (class, logit) in logits.iter_mut().enumerate() {
-                *logit -= self.class_share * self.weight(class);
-            }
-        }
-        logits[label] -= at_label;
+        logits[label] -= weight * self.label_share;
     }
 
     fn total(&self, losses: Vec<f64>, labels: &[u32]) -> Loss {
@@ -189,9 +176,10 @@ mod tests {
         let mut sum = 0.0;
         for (logits, &label) in logits.chunks(width).zip(labels) {
             let total: f64 = logits.iter().map(|x| x.exp()).sum();
-            let cost = |class: usize| weights[class] * (total.ln() - logits[class]);
+            let cost = |class: usize| total.ln() - logits[class];
             let all: f64 = (0..width).map(cost).sum();
-            sum += (1.0 - smoothing) * cost(label as usize) + smoothing / width as f64 * all;
+            let row = (1.0 - smoothing) * cost(label as usize) + smoothing / width as f64 * all;
+            sum += weights[label as usize] * row;
         }
         sum
     }
