@@ -10,11 +10,13 @@ use crate::infer::predict::{self, CellPredictions};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Columns, in obs or CSV: NAME_predicted and NAME_predicted_probability; the second and third best as
-NAME_predicted_2 and NAME_predicted_3. Probabilities are over the values of NAME alone.
+NAME_predicted_2 and NAME_predicted_3. Probabilities are over the values of NAME alone. With --checkpoint given several
+times, the models vote: the mean of their probabilities counts.
 
 Examples:
   gene-bert predict CELLS.h5ad --checkpoint RUN --phenotypes cell_type --output LABELLED.h5ad
-  gene-bert predict 'donor_*.h5ad' --checkpoint RUN --in-place")]
+  gene-bert predict 'donor_*.h5ad' --checkpoint RUN --in-place
+  gene-bert predict CELLS.h5ad --checkpoint SEED1 --checkpoint SEED2 --output LABELS.csv")]
 pub struct PredictArgs {
     #[command(flatten)]
     reading: ReadingFlags,
@@ -32,9 +34,9 @@ pub struct PredictArgs {
 pub fn run(args: PredictArgs) -> Result<()> {
     let (reading, files) = args.reading.settle()?;
     let places = args.output.places(&files, &["h5ad", "csv"])?;
-    let checkpoint = args.reading.open()?;
+    let checkpoints = args.reading.open_all()?;
     for (file, place) in files.iter().zip(&places) {
-        let predictions = predict::cells(&checkpoint, file, &reading, &args.phenotypes)?;
+        let predictions = predict::cells(&checkpoints, file, &reading, &args.phenotypes)?;
         eprint!("{}", agreement(&predictions));
         if let Place::Table(path) = place {
             output::write_predictions(path, &predictions)?;

@@ -28,9 +28,15 @@ pub(super) struct ReadingFlags {
 /// The checkpoint, and how files are read for it.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct ModelFlags {
-    /// Checkpoint folder, or run folder: its checkpoint-best, else its last one
-    #[arg(long, value_name = "FOLDER", alias = "pretrained-model-path")]
-    checkpoint: PathBuf,
+    /// Checkpoint folder, or run folder: its checkpoint-best, else its last one; predict takes
+    /// several, each after a --checkpoint of its own
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        alias = "pretrained-model-path",
+        required = true
+    )]
+    checkpoint: Vec<PathBuf>,
     /// Matrix to read: X, layers.NAME or raw.X
     #[arg(long, default_value = "X")]
     matrix: MatrixKey,
@@ -89,6 +95,10 @@ impl ReadingFlags {
         self.model.open()
     }
 
+    pub(super) fn open_all(&self) -> Result<Vec<Checkpoint>> {
+        self.model.open_all()
+    }
+
     /// How the files are read, and those of them that have cells to read.
     ///
     /// # Errors
@@ -117,8 +127,21 @@ impl ReadingFlags {
 }
 
 impl ModelFlags {
-    /// Opens the checkpoint, having set the number of threads.
+    /// Opens the one checkpoint, having set the number of threads.
     pub(super) fn open(&self) -> Result<Checkpoint> {
+        let mut checkpoints = self.open_all()?;
+        match (checkpoints.pop(), checkpoints.len()) {
+            (Some(checkpoint), 0) => Ok(checkpoint),
+            (_, others) => bail!(
+                "--checkpoint was given {} times: expected one\nhint: only `gene-bert predict` lets \
+                 several models vote; run them one by one",
+                others + 1
+            ),
+        }
+    }
+
+    /// Opens all checkpoints, having set the number of threads.
+    pub(super) fn open_all(&self) -> Result<Vec<Checkpoint>> {
         if let Some(threads) = self.threads {
             ensure!(threads > 0, "--threads 0: at least one thread must compute");
             // Fails only if the pool exists already: then it stays.
@@ -126,9 +149,12 @@ impl ModelFlags {
                 .num_threads(threads)
                 .build_global();
         }
-        let checkpoint = Checkpoint::open(&self.checkpoint)?;
-        eprintln!("{}", checkpoint.describe());
-        Ok(checkpoint)
+        let open = |path: &PathBuf| {
+            let checkpoint = Checkpoint::open(path)?;
+            eprintln!("{}", checkpoint.describe());
+            Ok(checkpoint)
+        };
+        self.checkpoint.iter().map(open).collect()
     }
 
     /// How files are read.

@@ -9,7 +9,8 @@
 //!
 //! Kept in memory are the names of one file's cells and its results: some ten bytes per predicted
 //! value and cell; 4 bytes per number of an embedding that goes into h5ad, while other files of
-//! embeddings grow batch by batch. Never its matrix.
+//! embeddings grow batch by batch. Never its matrix. Where several models vote, 4 bytes more per
+//! cell and value that they can predict.
 
 mod cells;
 mod checkpoint;
@@ -17,6 +18,7 @@ pub mod embed;
 mod gather;
 pub mod output;
 pub mod predict;
+mod vote;
 
 pub use cells::{Reading, Rows};
 pub use checkpoint::{Checkpoint, Model};

@@ -1,7 +1,8 @@
 //! Predictions: the most probable values of a phenotype (by masking it) or of a classifier's column.
 //!
 //! Probabilities are the softmax over the values of the category alone. All phenotypes asked for
-//! are predicted in one pass, each without seeing the others.
+//! are predicted in one pass, each without seeing the others. Several models read the file one
+//! after the other, each in its own way, and the mean of their probabilities counts.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use anyhow::{Result, bail, ensure};
 
 use super::cells::Cells;
+use super::vote::Vote;
 use super::{Checkpoint, Model, Reading, Rows};
 use crate::cell::{Label, PackedBatch, TokenizedCell};
 use crate::loader::{CollatedCell, Collator, PlainCollator};
@@ -56,23 +58,46 @@ pub struct CellPredictions {
     pub columns: Vec<Prediction>,
 }
 
-/// Predicts `phenotypes` (none: all that the model can) of every cell of a file, or of one
-/// part of it.
+/// Predicts `phenotypes` (none: all that the model can) of every cell of a file, or of one part of
+/// it, by one model or by the mean of several that tell the same values.
 ///
 /// # Errors
-/// A file that cannot be read or does not fit the checkpoint, a phenotype that the model was not
-/// trained with, or one that is to be visible too.
+/// No checkpoint, a file that cannot be read or does not fit one of them, a phenotype that a model
+/// was not trained with or whose values differ between them, or one that is to be visible too.
 pub fn cells(
-    checkpoint: &Checkpoint,
+    checkpoints: &[Checkpoint],
     path: &Path,
     reading: &Reading,
     phenotypes: &[String],
 ) -> Result<CellPredictions> {
-    let mut columns = asked(checkpoint, reading, phenotypes)?;
-    let cells = Cells::open(path, checkpoint, reading)?;
+    let [first, ..] = checkpoints else {
+        bail!("no checkpoint was given\nhint: --checkpoint RUN");
+    };
+    let mut columns = asked(first, reading, phenotypes)?;
+    let cells = Cells::open(path, first, reading)?;
     for column in &mut columns {
-        column.reserve(cells.len());
+        column.reserve(cells.len(), checkpoints.len());
     }
+    add_all(first, &cells, &mut columns)?;
+    for checkpoint in &checkpoints[1..] {
+        let its_own = asked(checkpoint, reading, phenotypes)?;
+        go_on_with(&mut columns, its_own, checkpoint)?;
+        add_all(
+            checkpoint,
+            &Cells::open(path, checkpoint, reading)?,
+            &mut columns,
+        )?;
+    }
+    let columns = columns.into_iter().map(|column| column.finish(&cells));
+    Ok(CellPredictions {
+        columns: columns.collect::<Result<_>>()?,
+        rows: cells.rows(),
+        cell_names: cells.cell_names()?,
+    })
+}
+
+/// Adds what one model says of every cell.
+fn add_all(checkpoint: &Checkpoint, cells: &Cells, columns: &mut [Column]) -> Result<()> {
     match &checkpoint.model {
         Model::MaskedLM(model) => {
             let types = columns.iter().map(|column| column.token_type).collect();
@@ -91,7 +116,7 @@ pub fn cells(
                     }
                 }
                 Ok(())
-            })?;
+            })
         }
         Model::Classifier(model, _) => {
             cells.for_each_batch(Arc::new(PlainCollator), |batch: &PackedBatch| {
@@ -102,15 +127,30 @@ pub fn cells(
                     .chunks_exact(width)
                     .for_each(|row| columns[0].add(row));
                 Ok(())
-            })?;
+            })
         }
     }
-    let columns = columns.into_iter().map(|column| column.finish(&cells));
-    Ok(CellPredictions {
-        columns: columns.collect::<Result<_>>()?,
-        rows: cells.rows(),
-        cell_names: cells.cell_names()?,
-    })
+}
+
+/// Makes the columns ready for the next model, which has numbers of its own for the same values.
+fn go_on_with(columns: &mut [Column], next: Vec<Column>, checkpoint: &Checkpoint) -> Result<()> {
+    let tells = |columns: &[Column]| -> Vec<_> {
+        let told = columns
+            .iter()
+            .map(|c| (c.category.clone(), c.tokens.clone()));
+        told.collect()
+    };
+    let (expected, found) = (tells(columns), tells(&next));
+    ensure!(
+        expected == found,
+        "{}: it predicts other values than the first checkpoint: expected {expected:?}, found \
+         {found:?}\nhint: probabilities are averaged over models of the same columns and values",
+        checkpoint.path.display()
+    );
+    for (column, next) in columns.iter_mut().zip(next) {
+        (column.token_type, column.ids) = (next.token_type, next.ids);
+    }
+    Ok(())
 }
 
 /// A column while it is being predicted.
@@ -121,6 +161,7 @@ struct Column {
     tokens: Vec<String>,
     token_type: u32,
     ids: std::ops::Range<usize>,
+    vote: Vote,
     best: Vec<u32>,
     probabilities: Vec<f32>,
 }
@@ -182,6 +223,7 @@ fn masked_columns(
             tokens,
             token_type: vocabulary.category_type(category)?,
             ids,
+            vote: Vote::default(),
             best: Vec::new(),
             probabilities: Vec::new(),
         })
@@ -201,6 +243,7 @@ impl Column {
             tokens,
             token_type: 0,
             ids: 0..classes.len(),
+            vote: Vote::default(),
             best: Vec::new(),
             probabilities: Vec::new(),
         }
@@ -210,24 +253,23 @@ impl Column {
         self.values.len().min(NUM_BEST)
     }
 
-    fn reserve(&mut self, num_cells: usize) {
+    fn reserve(&mut self, num_cells: usize, num_models: usize) {
+        self.vote = Vote::of(num_models, num_cells);
         self.best.reserve(num_cells * self.num_best());
         self.probabilities.reserve(num_cells * self.num_best());
     }
 
-    /// The next cell, by its logits over the values.
+    /// The next cell, by a model's logits over the values.
     fn add(&mut self, logits: &[f32]) {
+        let Some(probabilities) = self.vote.add(softmax(logits)) else {
+            return;
+        };
         let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-        order.sort_by(|&a, &b| logits[b as usize].total_cmp(&logits[a as usize]));
-        let highest = order
-            .first()
-            .map_or(0.0, |&best| f64::from(logits[best as usize]));
-        let weight = |logit: f32| (f64::from(logit) - highest).exp();
-        let sum: f64 = logits.iter().map(|&logit| weight(logit)).sum();
+        let of = |value: u32| probabilities[value as usize];
+        order.sort_by(|&a, &b| of(b).total_cmp(&of(a)));
         for &value in order.iter().take(self.num_best()) {
             self.best.push(value);
-            self.probabilities
-                .push((weight(logits[value as usize]) / sum) as f32);
+            self.probabilities.push(of(value) as f32);
         }
     }
 
@@ -291,6 +333,15 @@ impl Column {
         let find = |wanted: &str| self.tokens.iter().position(|t| t == wanted);
         find(token).or_else(|| find(""))
     }
+}
+
+fn softmax(logits: &[f32]) -> Vec<f64> {
+    let highest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let weight = |&logit: &f32| (f64::from(logit) - f64::from(highest)).exp();
+    let mut weights: Vec<f64> = logits.iter().map(weight).collect();
+    let sum: f64 = weights.iter().sum();
+    weights.iter_mut().for_each(|weight| *weight /= sum);
+    weights
 }
 
 fn bare(token: &str) -> &str {

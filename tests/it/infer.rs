@@ -239,6 +239,16 @@ fn predictions_are_columns_that_say_the_files_values() {
         assert!(best >= second && best <= 1.0 && second > 0.0);
     }
 
+    // A model that votes with itself says the same; other phenotypes do not vote together.
+    let twice = "predict simulated_2.h5ad --checkpoint cls --checkpoint cls";
+    folder.done(&format!("{twice} --output twice.csv"));
+    let again = fs::read_to_string(folder.path("twice.csv")).unwrap();
+    let answers = |text: &str| -> Vec<String> {
+        let column = text.lines().map(|line| line.split(',').nth(1));
+        column.map(|answer| answer.unwrap().to_owned()).collect()
+    };
+    assert_eq!(answers(&again), answers(&text));
+
     // Several files into a folder; what the model may see, it does not predict.
     fs::create_dir(folder.path("out")).unwrap();
     let line = "predict simulated_{1,2}.h5ad --checkpoint mlm --output out";
@@ -280,6 +290,14 @@ fn what_cannot_be_used_is_refused() {
         (
             "embed simulated_1.h5ad --checkpoint absent --output x.h5ad".to_owned(),
             &["absent", "hint: "],
+        ),
+        (
+            format!("predict {cells} --checkpoint cls --output x.csv"),
+            &["cls", "other values than the first checkpoint", "hint: "],
+        ),
+        (
+            format!("embed {cells} --checkpoint mlm --output x.npy"),
+            &["2 times", "hint: "],
         ),
         (format!("embed {cells} --output tiny.json"), &["tiny.json"]),
         (
