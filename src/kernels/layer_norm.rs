@@ -8,6 +8,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::dropout::Dropout;
+use super::matrix::filled;
 use super::parallel::{SUM_ROWS, add_in_order, rows_per_task};
 use super::profile::span;
 use super::simd::{dot, sum, vectorized};
@@ -54,9 +55,8 @@ pub fn forward(
     if residual.is_some_and(|r| r.dims() != x.dims()) {
         bail!("LayerNorm: the residual has another shape than the input");
     }
-    let mut y = vec![0.0; n * width];
     let mut inverse_deviation = vec![0.0; n];
-    {
+    let y = {
         let (weight, bias) = (read::<f32>(norm.weight)?, read::<f32>(norm.bias)?);
         let residual = residual.map(read::<f32>).transpose()?;
         let row = RowForward {
@@ -68,17 +68,16 @@ pub fn forward(
         };
         let rows = rows_per_task(width);
         write(&x, |x| {
-            let x = x.par_chunks_mut(rows * width.max(1));
-            let y = y.par_chunks_mut(rows * width.max(1));
-            let inverse = inverse_deviation.par_chunks_mut(rows);
-            x.zip(y)
-                .zip(inverse)
-                .enumerate()
-                .for_each(|(task, ((x, y), inverse))| {
-                    rows_forward(&row, task * rows, x, y, inverse);
-                });
-        })?;
-    }
+            let chunk = rows * width.max(1);
+            let tasks = x.par_chunks_mut(chunk);
+            let tasks = tasks
+                .zip(inverse_deviation.par_chunks_mut(rows))
+                .enumerate();
+            filled((n * width, chunk), tasks, |y, (task, (x, inverse))| {
+                rows_forward(&row, task * rows, x, y, inverse);
+            })
+        })?
+    };
     let saved = Saved {
         normalized: x,
         inverse_deviation,
@@ -170,8 +169,7 @@ pub fn backward(
             saved.normalized.shape()
         );
     }
-    let mut dropped = vec![0.0; if dropout.is_some() { n * width } else { 0 }];
-    let sums = {
+    let (sums, dropped) = {
         let weight = read::<f32>(weight)?;
         let normalized = read::<f32>(&saved.normalized)?;
         let (weight, normalized) = (&*weight, &*normalized);
@@ -182,16 +180,14 @@ pub fn backward(
             let parts: Vec<Vec<f32>> = tasks
                 .map(|((dy, normalized), inverse)| rows_backward(weight, dy, normalized, inverse))
                 .collect();
-            if let Some(dropout) = dropout {
-                drop_rows(dropout, dy, &mut dropped, width);
-            }
-            add_in_order(parts, 2 * width)
+            let dropped = dropout.map(|dropout| drop_rows(dropout, dy, width));
+            (add_in_order(parts, 2 * width), dropped)
         })?
     };
     dweight.put(&sums[..width])?;
     dbias.put(&sums[width..])?;
-    let x = match dropout {
-        Some(_) => from_vec(dropped, (n, width))?,
+    let x = match dropped {
+        Some(dropped) => from_vec(dropped, (n, width))?,
         None => dy.clone(),
     };
     Ok(InputGradients { residual: dy, x })
@@ -222,16 +218,13 @@ vectorized! {
     }
 }
 
-fn drop_rows(dropout: &Dropout, from: &[f32], to: &mut [f32], width: usize) {
+fn drop_rows(dropout: &Dropout, from: &[f32], width: usize) -> Vec<f32> {
     let rows = rows_per_task(width);
     let chunk = rows * width.max(1);
-    let tasks = to
-        .par_chunks_mut(chunk)
-        .zip(from.par_chunks(chunk))
-        .enumerate();
-    tasks.for_each(|(task, (to, from))| {
+    let tasks = from.par_chunks(chunk).enumerate();
+    filled((from.len(), chunk), tasks, |to, (task, from)| {
         drop_some(dropout, task * rows, from, to, width);
-    });
+    })
 }
 
 vectorized! {

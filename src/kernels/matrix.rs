@@ -4,6 +4,8 @@
 use std::marker::PhantomData;
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 /// A matrix to read: any two strides.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a> {
@@ -193,4 +195,27 @@ impl Fresh {
         unsafe { self.values.set_len(self.length) };
         self.values
     }
+}
+
+/// `length` new values, made by all threads in chunks of `chunk`: `make` fills a chunk of zeros in,
+/// given the item of `with` for it, of which there is one for each.
+pub(super) fn filled<I: IndexedParallelIterator>(
+    (length, chunk): (usize, usize),
+    with: I,
+    make: impl Fn(&mut [f32], I::Item) + Sync,
+) -> Vec<f32> {
+    assert!(
+        with.len() == length.div_ceil(chunk),
+        "an item for each chunk"
+    );
+    let mut fresh = Fresh::new(length);
+    let to = fresh.shared();
+    with.enumerate().for_each(|(i, item)| {
+        // SAFETY: chunk i is this task's alone, and no value of it is read before it is set.
+        let values = unsafe { to.slice(i * chunk..length.min((i + 1) * chunk)) };
+        values.fill(0.0);
+        make(values, item);
+    });
+    // SAFETY: the chunks cover all values.
+    unsafe { fresh.written() }
 }

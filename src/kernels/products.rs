@@ -34,6 +34,16 @@ impl std::fmt::Display for Precision {
     }
 }
 
+impl Precision {
+    /// What the rounded form of a matrix takes, of what the matrix does.
+    pub fn packed_share(self) -> f64 {
+        match self {
+            Self::F32 => 0.0,
+            Self::Bf16 => 0.5,
+        }
+    }
+}
+
 /// One side of a product that is computed in one thread.
 pub(super) enum Side<'a> {
     Plain(Matrix<'a>),

@@ -8,11 +8,12 @@
 //! | kept for the backward pass | T · (2 D + L · (8 D + 2 F + H + 2)) |
 //! | the same with `recompute` | T · (2 D + L · D), and T · (7 D + 2 F + H + 2) for the block at hand |
 //! | head | N · (5 D + V) |
-//! | in use at a time, backward | T · max(2 D + F, 7 D) |
+//! | in use at a time, backward | T · max(D + F + p (D + 2 F), 2 D + F, 7 D + p · 7 D) |
 //! | evaluation, nothing kept | T · (3 D + 2 F + H) |
 //! | writing a checkpoint | the moments once more as a file, and one tensor of them: 2 P + (V + G) · D |
 //!
-//! A step's peak is at the end of the forward pass or at the first block of the backward pass; with
+//! p is what the rounded form of a matrix takes, of what the matrix does: ½ in bf16, 0 in f32. A
+//! step's peak is at the end of the forward pass or at the first block of the backward pass; with
 //! accumulation all gradients are there as well. The allocator's gaps add [`GAPS`].
 
 use super::GeneBertConfig;
@@ -92,7 +93,10 @@ impl GeneBertConfig {
         };
         let kept = size.tokens * (2 * width + kept);
         let head = size.labels * (5 * width + self.vocab_size as u64);
-        let backward = size.tokens * (at_hand + (2 * width + inner).max(7 * width));
+        let packed = |floats: u64| (self.precision.packed_share() * floats as f64) as u64;
+        let feed_forward = (2 * width + inner).max(width + inner + packed(width + 2 * inner));
+        let attention = 7 * width + packed(7 * width);
+        let backward = size.tokens * (at_hand + feed_forward.max(attention));
         // The first block of the backward pass has its own gradients and the head's.
         let early = match size.accumulates {
             true => gradients,

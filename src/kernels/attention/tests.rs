@@ -95,29 +95,27 @@ fn agrees_with_the_reference_and_with_finite_differences() {
     }
 }
 
-#[test]
-fn long_cells_of_several_blocks_agree_too_on_any_number_of_threads() {
-    let dropout = Dropout::new(0.1, Some(DropoutKey { seed: 1, step: 2 }), 3);
-    let lengths = [300, 1, 128, 129];
-    let (starts, mut random) = (starts(&lengths), Random::new(9));
-    let tensors = [(); 4].map(|()| random.tensor(&[558, 12]));
-    let [q, k, v, dy] = &tensors;
+/// Cells of these lengths: the context, and one direction of each gradient by finite differences.
+fn agrees_along_a_direction(
+    lengths: &[usize],
+    (num_heads, head_width): (usize, usize),
+    dropout: Option<&Dropout>,
+    random: &mut Random,
+) {
+    let (starts, width) = (starts(lengths), num_heads * head_width);
+    let shape = [lengths.iter().sum(), width];
+    let tensors = [(); 5].map(|()| random.tensor(&shape));
+    let [q, k, v, dy, along] = &tensors;
     let settings = Settings {
-        num_heads: 2,
+        num_heads,
         cu_seqlens: &starts,
-        dropout: dropout.as_ref(),
+        dropout,
         precision: Precision::F32,
     };
     let (context, [dq, dk, dv]) = gradients(settings, [q, k, v, dy]);
-    let [q64, k64, v64, dy64] = [q, k, v, dy].map(wide);
-    assert_close(
-        "context",
-        &wide(&context),
-        &reference(settings, 12, &q64, &k64, &v64),
-    );
-    // One direction of each gradient, by finite differences.
-    let along = random.tensor(&[558, 12]);
-    let along = wide(&along);
+    let [q64, k64, v64, dy64, along] = [q, k, v, dy, along].map(wide);
+    let expected = reference(settings, width, &q64, &k64, &v64);
+    assert_close("context", &wide(&context), &expected);
     let moved = |x: &[f64], step: f64| -> Vec<f64> {
         x.iter().zip(&along).map(|(x, a)| x + step * a).collect()
     };
@@ -127,7 +125,7 @@ fn long_cells_of_several_blocks_agree_too_on_any_number_of_threads() {
             let moved = moved(at, step[0]);
             inputs[i] = &moved;
             inner(
-                &reference(settings, 12, inputs[0], inputs[1], inputs[2]),
+                &reference(settings, width, inputs[0], inputs[1], inputs[2]),
                 &dy64,
             )
         });
@@ -137,6 +135,27 @@ fn long_cells_of_several_blocks_agree_too_on_any_number_of_threads() {
         let (context, [dq, dk, dv]) = gradients(settings, [q, k, v, dy]);
         vec![context, dq, dk, dv]
     });
+}
+
+#[test]
+fn long_cells_of_several_blocks_agree_too_on_any_number_of_threads() {
+    let dropout = Dropout::new(0.1, Some(DropoutKey { seed: 1, step: 2 }), 3);
+    let lengths = [300, 1, 128, 129];
+    agrees_along_a_direction(&lengths, (2, 6), dropout.as_ref(), &mut Random::new(9));
+}
+
+#[test]
+fn cells_of_any_lengths_agree() {
+    let dropout = Dropout::new(0.3, Some(DropoutKey { seed: 4, step: 5 }), 6);
+    for seed in 0..12 {
+        let mut random = Random::new(100 + seed);
+        let lengths: Vec<usize> = (0..random.below(5))
+            .map(|_| [0, 1, random.below(9), random.below(40), random.below(220)][random.below(5)])
+            .collect();
+        let heads = (1 + random.below(3), 1 + random.below(19));
+        let dropout = dropout.as_ref().filter(|_| seed % 2 == 0);
+        agrees_along_a_direction(&lengths, heads, dropout, &mut random);
+    }
 }
 
 /// bf16 has 8 bits: each factor is off by one part in 256 at most.

@@ -1,5 +1,6 @@
 //! A matrix as tiles of bf16, for either side of a product.
 
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use rayon::prelude::*;
@@ -28,42 +29,48 @@ pub(in crate::kernels) struct Packed {
 impl Packed {
     /// The left side of a product, packed by all threads.
     pub(in crate::kernels) fn left(a: Matrix<'_>) -> Self {
-        Self::by_threads(a, Role::Left)
+        Self::of(a, Role::Left, by_threads)
     }
 
     /// The right side of a product, packed by all threads.
     pub(in crate::kernels) fn right(b: Matrix<'_>) -> Self {
-        Self::by_threads(b.transposed(), Role::Right)
+        Self::of(b.transposed(), Role::Right, by_threads)
     }
 
     /// As [`Packed::left`], in the calling thread.
     pub(in crate::kernels) fn left_here(a: Matrix<'_>) -> Self {
-        Self::here(a, Role::Left)
+        Self::of(a, Role::Left, here)
     }
 
     /// As [`Packed::right`], in the calling thread.
     pub(in crate::kernels) fn right_here(b: Matrix<'_>) -> Self {
-        Self::here(b.transposed(), Role::Right)
+        Self::of(b.transposed(), Role::Right, here)
     }
 
-    fn by_threads(m: Matrix<'_>, role: Role) -> Self {
-        let depth = m.columns.div_ceil(DEPTH);
-        let count = m.rows.div_ceil(SIDE) * depth;
-        let tiles = (0..count).into_par_iter().with_min_len(16);
-        let tiles = tiles.map(|i| pack(m, role, i / depth * SIDE, i % depth * DEPTH));
+    /// Rows of m are rows or columns of the product, columns its inner side. A task is a row of tiles
+    /// or a column of them, whichever reads on in memory.
+    fn of(m: Matrix<'_>, role: Role, run: fn(usize, &(dyn Fn(usize) + Sync))) -> Self {
+        let (height, depth) = (m.rows.div_ceil(SIDE), m.columns.div_ceil(DEPTH));
+        let mut tiles = Vec::with_capacity(height * depth);
+        let room = Room(tiles.as_mut_ptr());
+        let by_rows = m.column_stride == 1;
+        let (tasks, steps) = if by_rows {
+            (height, depth)
+        } else {
+            (depth, height)
+        };
+        run(tasks, &|task| {
+            for step in 0..steps {
+                let (row, column) = if by_rows { (task, step) } else { (step, task) };
+                // SAFETY: within the room, and no other task has this tile.
+                let to = unsafe { room.place(row * depth + column) };
+                pack(m, role, row * SIDE, column * DEPTH, to);
+            }
+        });
+        // SAFETY: the tasks have filled it.
+        unsafe { tiles.set_len(height * depth) };
         Self {
-            tiles: tiles.collect(),
-            length: m.rows,
-            depth,
-        }
-    }
-
-    fn here(m: Matrix<'_>, role: Role) -> Self {
-        let depth = m.columns.div_ceil(DEPTH);
-        let count = m.rows.div_ceil(SIDE) * depth;
-        let tiles = (0..count).map(|i| pack(m, role, i / depth * SIDE, i % depth * DEPTH));
-        Self {
-            tiles: tiles.collect(),
+            tiles,
             length: m.rows,
             depth,
         }
@@ -79,15 +86,43 @@ impl Packed {
     }
 }
 
+fn by_threads(tasks: usize, act: &(dyn Fn(usize) + Sync)) {
+    (0..tasks).into_par_iter().for_each(act);
+}
+
+fn here(tasks: usize, act: &(dyn Fn(usize) + Sync)) {
+    (0..tasks).for_each(act);
+}
+
+/// Room for tiles that several threads fill, each its own.
+struct Room(*mut Tile);
+
+// SAFETY: `place` is only used for tiles that one thread has alone.
+unsafe impl Sync for Room {}
+
+impl Room {
+    /// The place of a tile, which holds nothing yet.
+    ///
+    /// # Safety
+    /// `index` is within the room, and nobody else has this place.
+    #[allow(clippy::mut_from_ref)]
+    unsafe fn place(&self, index: usize) -> &mut MaybeUninit<Tile> {
+        // SAFETY: the caller's promise.
+        unsafe { &mut *self.0.add(index).cast() }
+    }
+}
+
 /// The tile whose first element is (`row`, `column`) of m: rows are rows or columns of the product,
 /// columns its inner side.
-fn pack(m: Matrix<'_>, role: Role, row: usize, column: usize) -> Tile {
+fn pack(m: Matrix<'_>, role: Role, row: usize, column: usize, to: &mut MaybeUninit<Tile>) {
     let (rows, columns) = (SIDE.min(m.rows - row), DEPTH.min(m.columns - column));
     let at = row * m.row_stride + column * m.column_stride;
     #[cfg(target_arch = "x86_64")]
     if (rows, columns) == (SIDE, DEPTH) && Engine::best() != Engine::Plain {
+        let (values, strides) = (&m.values[at..], (m.row_stride, m.column_stride));
         // SAFETY: the other engines are only made where the machine has these instructions.
-        return unsafe { super::x86::pack(&m.values[at..], m.row_stride, m.column_stride, role) };
+        unsafe { super::x86::pack(values, strides, role, to) };
+        return;
     }
     let mut tile = Tile([[0; SIDE]; SIDE]);
     if m.column_stride == 1 {
@@ -102,7 +137,7 @@ fn pack(m: Matrix<'_>, role: Role, row: usize, column: usize) -> Tile {
             transpose(&mut tile);
         }
     }
-    tile
+    to.write(tile);
 }
 
 /// The nearest bf16, ties to even, in the low half. NaN stays NaN.

@@ -7,6 +7,7 @@ use std::arch::x86_64::{
     _mm512_permutex2var_epi32, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps,
     _mm512_setzero_si512,
 };
+use std::mem::MaybeUninit;
 
 use super::packed::Role;
 use super::{DEPTH, SIDE, Tile};
@@ -33,9 +34,14 @@ static DEAL: [[u32; 16]; 2] = {
     order
 };
 
-/// One stride must be 1.
+/// A full tile; one stride (of rows, of columns) must be 1.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-pub(super) fn pack(values: &[f32], rows: usize, columns: usize, role: Role) -> Tile {
+pub(super) fn pack(
+    values: &[f32],
+    (rows, columns): (usize, usize),
+    role: Role,
+    to: &mut MaybeUninit<Tile>,
+) {
     let mut tile = [_mm512_setzero_si512(); SIDE];
     if columns == 1 {
         for (row, to) in tile.iter_mut().enumerate() {
@@ -55,8 +61,8 @@ pub(super) fn pack(values: &[f32], rows: usize, columns: usize, role: Role) -> T
     if (role == Role::Right) == (columns == 1) {
         transpose(&mut tile);
     }
-    // SAFETY: as above.
-    unsafe { std::mem::transmute(tile) }
+    // SAFETY: a tile is 16 times 64 bytes of any bits, and aligned.
+    unsafe { to.as_mut_ptr().cast::<[__m512i; SIDE]>().write(tile) };
 }
 
 /// 16 numbers of each, those of `first` in front.
