@@ -173,14 +173,16 @@ impl<'a> Heads<'a> {
         }
     }
 
-    /// Every (cell, head), empty cells left out.
+    /// Every (cell, head), the longest cells first, so that no thread begins one when the others are
+    /// through; empty cells left out.
     fn tasks(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
         let num_heads = self.settings.num_heads;
         let cells = self.settings.cu_seqlens.windows(2);
-        let cells = cells
-            .map(|w| w[0] as usize..w[1] as usize)
-            .filter(|cell| !cell.is_empty());
-        cells.flat_map(move |cell| (0..num_heads).map(move |head| (cell.clone(), head)))
+        let cells = cells.map(|w| w[0] as usize..w[1] as usize);
+        let mut cells: Vec<Range<usize>> = cells.filter(|cell| !cell.is_empty()).collect();
+        cells.sort_by_key(|cell| std::cmp::Reverse(cell.len()));
+        let heads = move |cell: Range<usize>| (0..num_heads).map(move |head| (cell.clone(), head));
+        cells.into_iter().flat_map(heads)
     }
 
     /// The columns of `head` in the rows of `tokens`: [n, d].

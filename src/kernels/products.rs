@@ -111,8 +111,15 @@ pub(super) struct Products<'a> {
     jobs: Vec<Job<'a>>,
 }
 
-/// About so many tiles are made of all jobs.
-const TILES: usize = 32;
+/// About so many tiles are made of all jobs: in f32 each packs its sides anew, in bf16 they are packed
+/// already, and smaller tiles leave no thread without work for long.
+fn num_tiles(precision: Precision) -> usize {
+    match precision {
+        Precision::F32 => 32,
+        Precision::Bf16 => 96,
+    }
+}
+
 /// Sides of a tile are multiples of this, and at least twice it.
 const STEP: usize = 64;
 /// A tile is at most so many rows or columns.
@@ -189,7 +196,7 @@ impl<'a> Products<'a> {
         let total: usize = self.jobs.iter().zip(&shapes).map(work).sum();
         let mut tiles = Vec::new();
         for (job, &(rows, columns)) in shapes.iter().enumerate() {
-            let area = total / TILES / depth(&self.jobs[job]).max(1);
+            let area = total / num_tiles(self.precision) / depth(&self.jobs[job]).max(1);
             let (height, width) = tile_shape(area, rows, columns);
             for row in (0..rows).step_by(height) {
                 for column in (0..columns).step_by(width) {
