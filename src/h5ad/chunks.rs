@@ -18,9 +18,10 @@ use zune_inflate::{DeflateDecoder, DeflateOptions};
 
 use crate::file::read_exact_at;
 
-/// Decoded chunks kept for the windows that follow, in all.
-const MOST_KEPT: usize = 64;
-const MOST_KEPT_BYTES: usize = 64 << 20;
+/// Decoded chunks kept of an array for the windows that follow: about one for each thread that
+/// reads it.
+const MOST_KEPT: usize = 16;
+const MOST_KEPT_BYTES: usize = 16 << 20;
 /// Uncompressed bytes read at a time: a piece is still in the cache when it is converted.
 const PIECE_BYTES: usize = 256 << 10;
 

@@ -83,22 +83,23 @@ impl Kind {
     }
 }
 
-/// Runs `$body` with `$get`: a function from one element's bytes to a Rust number.
-macro_rules! with_elements {
-    ($number:expr, $raw:expr, |$value:ident| $body:expr) => {{
+/// Appends `$convert` of every element to `$out`: an iterator of known length, so that what can be
+/// done to many elements at once is.
+macro_rules! extend_with {
+    ($number:expr, $raw:expr, $out:expr, |$value:ident| $convert:expr) => {{
         macro_rules! each {
             ($t:ty, $n:literal) => {{
-                let chunks = $raw.as_chunks::<$n>().0.iter();
+                let elements = $raw.as_chunks::<$n>().0.iter();
                 if $number.big_endian {
-                    chunks.for_each(|bytes| {
+                    $out.extend(elements.map(|bytes| {
                         let $value = <$t>::from_be_bytes(*bytes);
-                        $body
-                    });
+                        $convert
+                    }));
                 } else {
-                    chunks.for_each(|bytes| {
+                    $out.extend(elements.map(|bytes| {
                         let $value = <$t>::from_le_bytes(*bytes);
-                        $body
-                    });
+                        $convert
+                    }));
                 }
             }};
         }
@@ -113,17 +114,15 @@ macro_rules! with_elements {
             Kind::U64 => each!(u64, 8),
             Kind::F32 => each!(f32, 4),
             Kind::F64 => each!(f64, 8),
-            Kind::F16 => {
-                for bytes in $raw.as_chunks::<2>().0 {
-                    let bits = if $number.big_endian {
-                        u16::from_be_bytes(*bytes)
-                    } else {
-                        u16::from_le_bytes(*bytes)
-                    };
-                    let $value = half_to_f32(bits);
-                    $body
-                }
-            }
+            Kind::F16 => $out.extend($raw.as_chunks::<2>().0.iter().map(|bytes| {
+                let bits = if $number.big_endian {
+                    u16::from_be_bytes(*bytes)
+                } else {
+                    u16::from_le_bytes(*bytes)
+                };
+                let $value = half_to_f32(bits);
+                $convert
+            })),
         }
     }};
 }
@@ -191,14 +190,12 @@ impl Number {
 
     /// Appends every element as `f32`, the nearest where the stored type is wider.
     pub(super) fn extend_f32(self, raw: &[u8], out: &mut Vec<f32>) {
-        out.reserve(raw.len() / self.size());
-        with_elements!(self, raw, |value| out.push(value as f32));
+        extend_with!(self, raw, out, |value| value as f32);
     }
 
     /// Appends every element as `f64`, the nearest for 64-bit integers.
     pub(super) fn extend_f64(self, raw: &[u8], out: &mut Vec<f64>) {
-        out.reserve(raw.len() / self.size());
-        with_elements!(self, raw, |value| out.push(value as f64));
+        extend_with!(self, raw, out, |value| value as f64);
     }
 
     /// Appends every element as `i64`; floats are cut off, `u64` beyond `i64` is saturated.
@@ -214,7 +211,7 @@ impl Number {
             out.extend(elements.map(|bytes| i64::try_from(get(*bytes)).unwrap_or(i64::MAX)));
             return;
         }
-        with_elements!(self, raw, |value| out.push(value as i64));
+        extend_with!(self, raw, out, |value| value as i64);
     }
 
     /// Appends every element as a column number; one that is negative or beyond `u32` becomes

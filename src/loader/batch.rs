@@ -5,6 +5,7 @@
 //! [`Remainder`] says what becomes of it. In any case every rank makes the same steps.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -108,9 +109,66 @@ impl BatchPlan {
     }
 }
 
+/// A cell of a packed run of cells that other batches share.
+#[derive(Debug, Clone)]
+pub struct PackedCell {
+    run: Arc<PackedBatch>,
+    at: usize,
+}
+
+impl PackedCell {
+    /// The cells of `run`.
+    pub(super) fn all(run: PackedBatch) -> impl Iterator<Item = PackedCell> {
+        let run = Arc::new(run);
+        (0..run.num_cells()).map(move |at| Self {
+            run: Arc::clone(&run),
+            at,
+        })
+    }
+
+    fn tokens(&self) -> Range<usize> {
+        let at = |at| self.run.cu_seqlens.get(at).map_or(0, |at| *at as usize);
+        at(self.at)..at(self.at + 1)
+    }
+
+    fn labels(&self, tokens: &Range<usize>) -> &[Label] {
+        let labels = &self.run.labels;
+        let place = |end: usize| labels.partition_point(|label| (label.position as usize) < end);
+        labels
+            .get(place(tokens.start)..place(tokens.end))
+            .unwrap_or_default()
+    }
+
+    /// Memory that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let tokens = self.tokens();
+        2 * tokens.len() * size_of::<u32>() + size_of_val(self.labels(&tokens))
+    }
+}
+
+/// Adds a cell to the end of `run`.
+pub(super) fn append(run: &mut PackedBatch, cell: &CollatedCell) -> Result<(), LoaderError> {
+    let first = run.input_ids.len() as u32;
+    run.input_ids.extend_from_slice(&cell.input_ids);
+    run.token_type_ids.extend_from_slice(&cell.token_type_ids);
+    let cells = run.cells.len() + 1;
+    let end = u32::try_from(run.input_ids.len());
+    let end = end.map_err(|_| LoaderError::BatchTooLarge { cells })?;
+    run.labels.extend(cell.labels.iter().map(|label| Label {
+        position: first + label.position,
+        ..*label
+    }));
+    if run.cu_seqlens.is_empty() {
+        run.cu_seqlens.push(0);
+    }
+    run.cu_seqlens.push(end);
+    run.cells.push(cell.id);
+    Ok(())
+}
+
 /// Cells, one after the other, as one packed batch.
-pub(super) fn pack(cells: &[CollatedCell]) -> Result<PackedBatch, LoaderError> {
-    let num_tokens: usize = cells.iter().map(|cell| cell.input_ids.len()).sum();
+pub(super) fn pack(cells: &[PackedCell]) -> Result<PackedBatch, LoaderError> {
+    let num_tokens: usize = cells.iter().map(|cell| cell.tokens().len()).sum();
     if u32::try_from(num_tokens).is_err() {
         return Err(LoaderError::BatchTooLarge { cells: cells.len() });
     }
@@ -118,20 +176,26 @@ pub(super) fn pack(cells: &[CollatedCell]) -> Result<PackedBatch, LoaderError> {
         input_ids: Vec::with_capacity(num_tokens),
         token_type_ids: Vec::with_capacity(num_tokens),
         cu_seqlens: Vec::with_capacity(cells.len() + 1),
-        labels: Vec::with_capacity(cells.iter().map(|cell| cell.labels.len()).sum()),
-        cells: cells.iter().map(|cell| cell.id).collect(),
+        labels: Vec::new(),
+        cells: Vec::with_capacity(cells.len()),
     };
     batch.cu_seqlens.push(0);
     for cell in cells {
+        let (own, run) = (cell.tokens(), &cell.run);
         let first = batch.input_ids.len() as u32;
-        batch.input_ids.extend_from_slice(&cell.input_ids);
-        batch.token_type_ids.extend_from_slice(&cell.token_type_ids);
+        for (to, from) in [
+            (&mut batch.input_ids, &run.input_ids),
+            (&mut batch.token_type_ids, &run.token_type_ids),
+        ] {
+            to.extend_from_slice(from.get(own.clone()).unwrap_or_default());
+        }
         let shift = |label: &Label| Label {
-            position: first + label.position,
+            position: first + label.position - own.start as u32,
             ..*label
         };
-        batch.labels.extend(cell.labels.iter().map(shift));
+        batch.labels.extend(cell.labels(&own).iter().map(shift));
         batch.cu_seqlens.push(batch.input_ids.len() as u32);
+        batch.cells.extend(run.cells.get(cell.at));
     }
     Ok(batch)
 }
@@ -195,14 +259,24 @@ mod tests {
             }],
             id,
         };
-        let batch = pack(&[cell(4, 3), cell(2, 2)]).unwrap_or_default();
-        assert_eq!(batch.cu_seqlens, [0, 3, 5]);
-        assert_eq!(batch.input_ids, [0, 1, 2, 0, 1]);
+        let mut run = PackedBatch::default();
+        for cell in [cell(4, 3), cell(7, 1), cell(2, 2)] {
+            assert!(append(&mut run, &cell).is_ok());
+        }
+        assert_eq!(run.cu_seqlens, [0, 3, 4, 6]);
+        let cells: Vec<PackedCell> = PackedCell::all(run).collect();
+        let [a, _, c] = cells.as_slice() else {
+            return;
+        };
+        assert_eq!(a.bytes(), 2 * 3 * 4 + 8);
+        let batch = pack(&[c.clone(), a.clone()]).unwrap_or_default();
+        assert_eq!(batch.cu_seqlens, [0, 2, 5]);
+        assert_eq!(batch.input_ids, [0, 1, 0, 1, 2]);
         assert_eq!(
             batch.labels.iter().map(|l| l.position).collect::<Vec<_>>(),
-            [2, 4]
+            [1, 4]
         );
-        assert_eq!(batch.cells, [4, 2]);
+        assert_eq!(batch.cells, [2, 4]);
         assert_eq!(pack(&[]).unwrap_or_default().cu_seqlens, [0]);
     }
 }

@@ -9,12 +9,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use super::batch::{BatchPlan, pack};
-use super::collator::{CollatedCell, Collator};
+use super::batch::{BatchPlan, PackedCell, append, pack};
+use super::collator::Collator;
 use super::data_set::DataSet;
 use super::error::LoaderError;
 use super::plan::EpochPlan;
-use crate::cell::{Label, PackedBatch};
+use crate::cell::PackedBatch;
 
 /// A cell that is wanted, and its slot among the cells that this rank takes of the fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,34 +100,44 @@ pub struct Tokens {
 }
 
 impl ReadCells for Tokens {
-    type Cell = CollatedCell;
+    type Cell = PackedCell;
     type Batch = PackedBatch;
 
     fn data_set(&self) -> &DataSet {
         &self.data_set
     }
 
-    fn read_part(&self, part: &[Wanted]) -> Result<Vec<Filled<CollatedCell>>, LoaderError> {
-        let mut filled = Vec::with_capacity(part.len());
+    fn read_part(&self, part: &[Wanted]) -> Result<Vec<Filled<PackedCell>>, LoaderError> {
         let draws: Vec<(u64, u64)> = part.iter().map(|w| (w.cell, w.draw)).collect();
+        // One run for all cells of the part: they are freed where a batch takes the last of them,
+        // which is another thread, and that costs for each piece of memory.
+        let (mut run, mut kept) = (PackedBatch::default(), Vec::with_capacity(part.len()));
+        let mut appended = Ok(());
         self.data_set.visit(
             &draws,
             (self.seed, self.augments),
             |cell, tokens, measured| {
-                let Wanted { slot, draw, .. } = part[filled.len()];
-                let collate = |tokens| self.collator.collate(tokens, measured, draw, cell);
-                filled.push((slot, tokens.map(collate)));
+                let draw = part[kept.len()].draw;
+                kept.push(tokens.is_some());
+                if let (Some(tokens), Ok(())) = (tokens, &appended) {
+                    let collated = self.collator.collate(tokens, measured, draw, cell);
+                    appended = append(&mut run, &collated);
+                }
             },
         )?;
-        Ok(filled)
+        appended?;
+        let mut cells = PackedCell::all(run);
+        let slots = part.iter().zip(kept);
+        Ok(slots
+            .map(|(wanted, kept)| (wanted.slot, kept.then(|| cells.next()).flatten()))
+            .collect())
     }
 
-    fn bytes(cell: &CollatedCell) -> usize {
-        let tokens = cell.input_ids.capacity() + cell.token_type_ids.capacity();
-        cell.labels.capacity() * size_of::<Label>() + tokens * size_of::<u32>()
+    fn bytes(cell: &PackedCell) -> usize {
+        cell.bytes()
     }
 
-    fn pack(&self, cells: Vec<CollatedCell>) -> Result<PackedBatch, LoaderError> {
+    fn pack(&self, cells: Vec<PackedCell>) -> Result<PackedBatch, LoaderError> {
         pack(&cells)
     }
 }

@@ -8,6 +8,7 @@ use crate::cell::CellSource;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::expand_paths;
 use crate::h5ad::H5ad;
+use crate::kernels::memory::keep_freed_memory;
 use crate::loader::throughput::{Measured, Measurement, Throughput};
 use crate::loader::{CellColumn, Collator, DataSet, MlmCollator, PlainCollator, Selection};
 use crate::prepare::convert::MemorySize;
@@ -65,6 +66,8 @@ pub(super) type Sources = Vec<(Arc<dyn CellSource>, Arc<BoundSource>)>;
 /// # Errors
 /// Files that cannot be read or made into tokens, and settings that cannot work.
 pub(super) fn run(args: &DataArgs) -> anyhow::Result<()> {
+    // As training does, which reads while it computes.
+    keep_freed_memory();
     let config = args.run.resolve()?;
     let bins = if args.rows {
         Bins::Shared(vec![0.5])

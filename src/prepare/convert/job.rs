@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
+use std::sync::mpsc;
 
 use rayon::prelude::*;
 
@@ -49,9 +50,14 @@ struct Job<'a> {
     genes: GenePlan,
     places: Places,
     kind: Kind,
-    stage: Stage,
+    stage: &'a Stage,
     num_changed: u64,
 }
+
+/// An output file but for its root group, and its number.
+type Whole = (usize, Output, GroupParts);
+/// Takes outputs to be completed elsewhere: until a file is safe on the disk, the next is written.
+type Close<'a> = &'a dyn Fn(Whole) -> Result<(), PrepareError>;
 
 /// Converts; `progress` is told what is done and its share from 0 to 1.
 ///
@@ -84,19 +90,20 @@ pub fn convert(
         genes,
         places,
         kind,
-        stage,
+        stage: &stage,
         num_changed: 0,
     };
     job.run(progress)?;
-    let outputs = job.stage.commit()?;
-    Ok(Converted {
-        outputs,
+    let mut converted = Converted {
+        outputs: Vec::new(),
         num_cells: job.places.num_cells(),
         num_genes: job.genes.ids.len(),
         kind,
         num_changed: job.num_changed,
         left_out: left_out(config, &files)?,
-    })
+    };
+    converted.outputs = stage.commit()?;
+    Ok(converted)
 }
 
 /// The type of the values to be written.
@@ -175,13 +182,39 @@ impl Job<'_> {
         }
         let tables = self.write_obs(&mut waiting)?;
         let outputs = waiting.into_iter().zip(tables).collect::<Vec<_>>();
-        if self.places.order.is_none() {
-            for ((n, output), obs) in outputs {
-                self.write_in_order(n, output, obs, progress)?;
-            }
-            return Ok(());
+        let stage = self.stage;
+        std::thread::scope(|scope| {
+            let (sender, receiver) = mpsc::sync_channel::<Whole>(1);
+            let closer = scope.spawn(move || -> Result<(), PrepareError> {
+                for (n, output, root) in receiver {
+                    output.finish(root)?;
+                    stage.finish(n)?;
+                }
+                Ok(())
+            });
+            let stopped = || PrepareError::Convert("files are no longer completed".to_owned());
+            let close = |whole| sender.send(whole).map_err(|_| stopped());
+            let written = self.write(outputs, &close, progress);
+            drop(sender);
+            // Where the closer failed, that is why writing stopped.
+            closer.join().unwrap_or_else(|_| Err(stopped()))?;
+            written
+        })
+    }
+
+    fn write(
+        &mut self,
+        outputs: Vec<((usize, Output), TableWriter)>,
+        close: Close<'_>,
+        progress: &mut (dyn FnMut(&'static str, f64) + Send),
+    ) -> Result<(), PrepareError> {
+        if self.places.order.is_some() {
+            return self.write_shuffled(outputs, close, progress);
         }
-        self.write_shuffled(outputs, progress)
+        for ((n, output), obs) in outputs {
+            close(self.write_in_order(n, output, obs, progress)?)?;
+        }
+        Ok(())
     }
 
     /// The obs tables, one column of all files at a time.
@@ -242,7 +275,7 @@ impl Job<'_> {
         mut output: Output,
         obs: TableWriter,
         progress: &mut (dyn FnMut(&'static str, f64) + Send),
-    ) -> Result<(), PrepareError> {
+    ) -> Result<Whole, PrepareError> {
         let mut matrix = self.matrix(n, &mut output);
         let waves = waves(self.config, self.files, &self.places, self.shard(n));
         let mut next = waves.first().map(|wave| self.read(wave)).transpose()?;
@@ -269,6 +302,7 @@ impl Job<'_> {
     fn write_shuffled(
         &mut self,
         outputs: Vec<((usize, Output), TableWriter)>,
+        close: Close<'_>,
         progress: &mut (dyn FnMut(&'static str, f64) + Send),
     ) -> Result<(), PrepareError> {
         let entry_bytes = 4 + self.kind.size() as u64;
@@ -287,12 +321,12 @@ impl Job<'_> {
             ends.push(buckets.len());
         }
         let path = self.stage.spill()?;
-        let path = (all_bytes > bucket_bytes).then_some(path.as_path());
+        let path = (all_bytes > self.config.memory_bytes / 3).then_some(path.as_path());
         let mut spill = Spill::new(buckets, self.kind.size(), path)?;
         self.fill(&mut spill, progress)?;
         let mut start = 0;
         for (((n, output), obs), end) in outputs.into_iter().zip(ends) {
-            self.write_buckets(n, output, obs, (&spill, start..end), progress)?;
+            close(self.write_buckets(n, output, obs, (&spill, start..end), progress)?)?;
             start = end;
         }
         Ok(())
@@ -342,7 +376,7 @@ impl Job<'_> {
         obs: TableWriter,
         (spill, buckets): (&Spill, Range<usize>),
         progress: &mut (dyn FnMut(&'static str, f64) + Send),
-    ) -> Result<(), PrepareError> {
+    ) -> Result<Whole, PrepareError> {
         let mut matrix = self.matrix(n, &mut output);
         let last = spill.num_buckets().max(1) as f64;
         let mut next = match buckets.is_empty() {
@@ -363,14 +397,14 @@ impl Job<'_> {
         self.finish(n, output, obs, matrix)
     }
 
-    /// Writes what else belongs into a file and completes it.
+    /// Writes what else belongs into a file.
     fn finish(
         &self,
         n: usize,
         mut output: Output,
         obs: TableWriter,
         matrix: MatrixWriter,
-    ) -> Result<(), PrepareError> {
+    ) -> Result<Whole, PrepareError> {
         let mut root = GroupParts::encoded("anndata", "0.1.0");
         let expected = self.shard(n);
         if matrix.num_rows() != expected.end - expected.start {
@@ -394,8 +428,7 @@ impl Job<'_> {
             )?;
         }
         root.member("var", var.finish(&mut output)?);
-        output.finish(root)?;
-        self.stage.finish(n)
+        Ok((n, output, root))
     }
 }
 
