@@ -1,18 +1,16 @@
 //! Softmax cross entropy of labelled rows, summed, with label smoothing and class weights.
 //!
 //! With smoothing ε over V classes and weights w, a row of label y costs
-//! `w[y] ((1 − ε) (−log p[y]) + ε/V Σ (−log p[c]))`. The caller divides the sum by the number
-//! of rows, or by the sum of `w[y]` where there are weights ([`Loss::weight`] is either).
-//!
-//! Either alone means what it does in PyTorch's `CrossEntropyLoss`. Together they do not: there
-//! the spread share is weighed by class, `ε/V Σ w[c] (−log p[c])`, so that with weights of
-//! 1/frequency every row asks for the rarest class.
+//! `(1 − ε) w[y] (−log p[y]) + ε/V Σ s[c] (−log p[c])`, where the share that is spread over the
+//! classes weighs either as the label does, `s[c] = w[y]`, or as each class, `s[c] = w[c]`
+//! ([`Spread`]). The caller divides the sum by the number of rows, or by the sum of `w[y]` where
+//! there are weights ([`Loss::weight`] is either).
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::profile::span;
-use super::simd::{exp, max, sum, vectorized};
+use super::simd::{dot, exp, max, sum, vectorized};
 use crate::buffers::{read, write};
 
 /// How rows are weighed.
@@ -22,6 +20,19 @@ pub struct Settings<'a> {
     pub smoothing: f64,
     /// A weight per class, `[V]`.
     pub class_weights: Option<&'a [f32]>,
+    /// How the share that smoothing spreads weighs.
+    pub spread: Spread,
+}
+
+/// How the share of a label that is spread over all classes weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Spread {
+    /// As the label does.
+    #[default]
+    ByLabel,
+    /// As each class does: the meaning of PyTorch's `CrossEntropyLoss`, with which, by weights of
+    /// 1/frequency, every row asks for the rarest class.
+    ByClass,
 }
 
 /// A sum over labelled rows.
@@ -88,15 +99,32 @@ struct Row<'a> {
     class_share: f32,
     smoothing: f32,
     weights: Option<&'a [f32]>,
+    /// With [`Spread::ByClass`]: the weights, and ε/V of their sum.
+    by_class: Option<(&'a [f32], f32)>,
 }
 
 impl<'a> Row<'a> {
     fn new(settings: Settings<'a>, width: usize) -> Self {
+        let class_share = settings.smoothing / width.max(1) as f64;
+        let by_class = settings.class_weights.map(|weights| {
+            let total: f64 = weights.iter().map(|w| f64::from(*w)).sum();
+            (weights, (class_share * total) as f32)
+        });
         Self {
             label_share: (1.0 - settings.smoothing) as f32,
-            class_share: (settings.smoothing / width.max(1) as f64) as f32,
+            class_share: class_share as f32,
             smoothing: settings.smoothing as f32,
             weights: settings.class_weights,
+            by_class: by_class.filter(|_| settings.spread == Spread::ByClass),
+        }
+    }
+
+    /// What is spread over all classes.
+    #[inline(always)]
+    fn spread(&self, label: usize) -> f32 {
+        match self.by_class {
+            Some((_, total)) => total,
+            None => self.smoothing * self.weight(label),
         }
     }
 
@@ -118,22 +146,37 @@ impl<'a> Row<'a> {
             total += sum(&exponentials[..chunk.len()]);
         }
         let log_sum = largest + total.ln();
-        let mut loss = f64::from(self.label_share) * f64::from(log_sum - logits[label]);
+        let weight = self.weight(label);
+        let mut loss = f64::from(self.label_share * weight) * f64::from(log_sum - logits[label]);
         if self.class_share > 0.0 {
-            loss += f64::from(self.smoothing) * f64::from(log_sum)
-                - f64::from(self.class_share) * f64::from(sum(logits));
+            let weighted = match self.by_class {
+                Some((weights, _)) => dot(weights, logits),
+                None => weight * sum(logits),
+            };
+            loss += f64::from(self.spread(label)) * f64::from(log_sum)
+                - f64::from(self.class_share) * f64::from(weighted);
         }
-        (f64::from(self.weight(label)) * loss, log_sum)
+        (loss, log_sum)
     }
 
     #[inline(always)]
     fn gradient(&self, logits: &mut [f32], label: usize, log_sum: f32) {
-        let weight = self.weight(label);
-        let spread = weight * self.class_share;
+        let at_label = self.label_share * self.weight(label);
+        let factor = at_label + self.spread(label);
+        let share = self.class_share * self.weight(label);
         for logit in logits.iter_mut() {
-            *logit = exp(*logit - log_sum) * weight - spread;
+            *logit = exp(*logit - log_sum) * factor;
         }
-        logits[label] -= weight * self.label_share;
+        match self.by_class {
+            _ if self.class_share <= 0.0 => {}
+            Some((weights, _)) => {
+                for (logit, weight) in logits.iter_mut().zip(weights) {
+                    *logit -= self.class_share * weight;
+                }
+            }
+            None => logits.iter_mut().for_each(|logit| *logit -= share),
+        }
+        logits[label] -= at_label;
     }
 
     fn total(&self, losses: Vec<f64>, labels: &[u32]) -> Loss {
@@ -171,15 +214,24 @@ mod tests {
     use super::*;
     use crate::kernels::testing::{Random, assert_close, same_for_any_threads, slopes, wide};
 
-    fn reference(logits: &[f64], labels: &[u32], smoothing: f64, weights: &[f64]) -> f64 {
+    fn reference(
+        logits: &[f64],
+        labels: &[u32],
+        (smoothing, spread): (f64, Spread),
+        weights: &[f64],
+    ) -> f64 {
         let width = weights.len();
         let mut sum = 0.0;
         for (logits, &label) in logits.chunks(width).zip(labels) {
             let total: f64 = logits.iter().map(|x| x.exp()).sum();
             let cost = |class: usize| total.ln() - logits[class];
-            let all: f64 = (0..width).map(cost).sum();
-            let row = (1.0 - smoothing) * cost(label as usize) + smoothing / width as f64 * all;
-            sum += weights[label as usize] * row;
+            let label = label as usize;
+            let spread = (0..width).map(|class| match spread {
+                Spread::ByLabel => weights[label] * cost(class),
+                Spread::ByClass => weights[class] * cost(class),
+            });
+            sum += (1.0 - smoothing) * weights[label] * cost(label);
+            sum += smoothing / width as f64 * spread.sum::<f64>();
         }
         sum
     }
@@ -188,34 +240,37 @@ mod tests {
     fn agrees_with_the_reference_and_with_finite_differences() {
         for (n, width) in [(0, 3), (1, 1), (1, 2), (4, 31), (5, 65)] {
             for (smoothing, weighted) in [(0.0, false), (0.5, false), (0.0, true), (0.3, true)] {
-                let mut random = Random::new((n * 100 + width) as u64);
-                let logits = random.tensor(&[n, width]);
-                let labels = random.ids(n, width);
-                let weights: Vec<f32> = (0..width).map(|i| 0.5 + i as f32 / 8.0).collect();
-                let settings = Settings {
-                    smoothing,
-                    class_weights: weighted.then_some(&weights),
-                };
-                let weights = |class: usize| {
-                    if weighted {
-                        f64::from(weights[class])
-                    } else {
-                        1.0
-                    }
-                };
-                let all: Vec<f64> = (0..width).map(weights).collect();
-                let wide_logits = wide(&logits);
-                let expected = reference(&wide_logits, &labels, smoothing, &all);
-                let loss = forward(&logits, &labels, settings).unwrap();
-                assert_close("loss", &[loss.sum], &[expected]);
-                let weight: f64 = labels.iter().map(|l| all[*l as usize]).sum();
-                assert_close("weight", &[loss.weight], &[weight]);
-                let (again, gradient) = forward_backward(logits, &labels, settings).unwrap();
-                assert_eq!(again, loss);
-                let expected = slopes(&wide_logits, |x| reference(x, &labels, smoothing, &all));
-                assert_close("dlogits", &wide(&gradient), &expected);
+                for spread in [Spread::ByLabel, Spread::ByClass] {
+                    agrees((n, width), (smoothing, spread), weighted);
+                }
             }
         }
+    }
+
+    fn agrees((n, width): (usize, usize), (smoothing, spread): (f64, Spread), weighted: bool) {
+        let mut random = Random::new((n * 100 + width) as u64);
+        let logits = random.tensor(&[n, width]);
+        let labels = random.ids(n, width);
+        let weights: Vec<f32> = (0..width).map(|i| 0.5 + i as f32 / 8.0).collect();
+        let settings = Settings {
+            smoothing,
+            class_weights: weighted.then_some(&weights),
+            spread,
+        };
+        let weight = |class: usize| match weighted {
+            true => f64::from(weights[class]),
+            false => 1.0,
+        };
+        let all: Vec<f64> = (0..width).map(weight).collect();
+        let expected = |logits: &[f64]| reference(logits, &labels, (smoothing, spread), &all);
+        let wide_logits = wide(&logits);
+        let loss = forward(&logits, &labels, settings).unwrap();
+        assert_close("loss", &[loss.sum], &[expected(&wide_logits)]);
+        let weight: f64 = labels.iter().map(|l| all[*l as usize]).sum();
+        assert_close("weight", &[loss.weight], &[weight]);
+        let (again, gradient) = forward_backward(logits, &labels, settings).unwrap();
+        assert_eq!(again, loss);
+        assert_close("dlogits", &wide(&gradient), &slopes(&wide_logits, expected));
     }
 
     #[test]

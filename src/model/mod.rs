@@ -18,6 +18,7 @@ mod layers;
 mod masked_lm;
 mod step_bytes;
 
+pub use crate::kernels::cross_entropy::Spread;
 pub use crate::kernels::dropout::DropoutKey;
 pub use crate::kernels::products::Precision;
 pub use crate::parameters::{
@@ -35,6 +36,8 @@ pub struct LossConfig {
     pub label_smoothing: f64,
     /// A weight per class; `None` weighs all alike.
     pub class_weights: Option<Vec<f32>>,
+    /// How the share that smoothing spreads weighs.
+    pub spread: Spread,
 }
 
 impl LossConfig {
@@ -42,6 +45,7 @@ impl LossConfig {
         crate::kernels::cross_entropy::Settings {
             smoothing: self.label_smoothing,
             class_weights: self.class_weights.as_deref(),
+            spread: self.spread,
         }
     }
 }

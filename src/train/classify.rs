@@ -25,7 +25,9 @@ use crate::loader::{ClassCollator, Loader};
 use crate::metrics::Figures;
 use crate::model::{
     DropoutKey, GeneBertConfig, GeneBertForSequenceClassification, Gradients, LossConfig, LossSum,
+    Spread,
 };
+use crate::tokenize::Compat;
 
 /// The classes of cells are predicted.
 struct CellClasses {
@@ -165,6 +167,10 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
             class_weights: match config.class_weights {
                 ClassWeights::InverseFrequency => Some(labelled.weights()),
                 ClassWeights::None => None,
+            },
+            spread: match config.compat {
+                Some(Compat::Perturbgene) => Spread::ByClass,
+                None => Spread::ByLabel,
             },
         },
         held_out,

@@ -9,7 +9,7 @@ use candle_core::{DType, Device, Tensor};
 use gene_bert::cell::{Label, PackedBatch};
 use gene_bert::model::{
     GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification, Gradients, LossConfig,
-    Parameters,
+    Parameters, Spread,
 };
 use gene_bert::optim::{AdamW, AdamWConfig, Schedule, ScheduleConfig, clip_scale, global_norm};
 
@@ -175,6 +175,7 @@ fn golden_logits_hidden_states_losses_and_gradients() {
             let settings = LossConfig {
                 label_smoothing: smoothing,
                 class_weights: None,
+                ..LossConfig::default()
             };
             let mut gradients = Gradients::new(&parameters);
             let loss = model
@@ -226,6 +227,7 @@ fn golden_classifier() {
             // The original classifier smooths its labels by a tenth.
             label_smoothing: 0.1,
             class_weights: Some(class_weights),
+            spread: Spread::ByClass,
         };
         let mut gradients = Gradients::new(&parameters);
         let loss = model.loss_and_gradients(&batch, &labels, &settings, None, &mut gradients);
@@ -265,6 +267,7 @@ fn golden_training_run() {
         let settings = LossConfig {
             label_smoothing: number("label_smoothing"),
             class_weights: None,
+            ..LossConfig::default()
         };
         let mut optimizer = AdamW::new(&parameters, config).unwrap();
         let all = tensors(&case.join("train_batches.safetensors"));

@@ -102,6 +102,7 @@ fn gradients(
     let config = LossConfig {
         label_smoothing: 0.1,
         class_weights: None,
+        ..LossConfig::default()
     };
     let loss = model
         .loss_and_gradients(batch, &config, key, &mut gradients)
@@ -153,6 +154,7 @@ fn gradients_agree_with_finite_differences_with_dropout_on() {
     let settings = LossConfig {
         label_smoothing: 0.1,
         class_weights: None,
+        ..LossConfig::default()
     };
     let mut random = stream(1, Stream::Simulate, 0, 1);
     for (name, gradient) in dense(&gradients) {
@@ -334,6 +336,7 @@ fn accumulated_batches_give_the_sum_of_their_gradients() {
     let config = LossConfig {
         label_smoothing: 0.1,
         class_weights: None,
+        ..LossConfig::default()
     };
     for batch in [&left, &right] {
         model
