@@ -6,6 +6,7 @@ use super::answer::{Found, answer, counted_up};
 use super::intervals::Bootstrap;
 use super::map::{Map, draw, embed};
 use super::report::Training;
+use super::simple;
 use super::subject::{Question, Subject, at_most};
 use super::summary::{EmbeddingSummary, Summary};
 use super::sums;
@@ -60,6 +61,7 @@ pub fn assess(
     progress: &mut dyn FnMut(&'static str, f64),
 ) -> Result<Assessed> {
     let subject = Subject::settle(checkpoint, question)?;
+    subject.check(question)?;
     // Before the model is asked: what cannot be had.
     let bootstrap = Bootstrap {
         seed: subject.config.seed,
@@ -78,9 +80,16 @@ pub fn assess(
     let found = (&subject, answered.columns.as_slice());
     let map = map(checkpoint, question, found, groups.as_ref(), progress)?;
     let (map, embedding) = map.map_or((None, None), |(map, summary)| (Some(map), Some(summary)));
-    let columns = answered.columns.iter();
-    let columns = columns.map(|found| sums::of_column(found, &bootstrap, groups.as_ref()));
-    let columns = columns.collect();
+    let found = (&subject, answered.columns.as_slice());
+    let mut simple = Vec::new();
+    if question.baselines {
+        simple = simple::answer(checkpoint, question, found, progress)?;
+    }
+    simple.resize_with(answered.columns.len(), Vec::new);
+    let columns = answered.columns.iter().zip(&simple);
+    let columns = columns
+        .map(|(found, simple)| sums::of_column(found, simple, &bootstrap, groups.as_ref()))
+        .collect();
     let genes = answered.genes.as_ref();
     let genes = genes.and_then(|genes| sums::of_genes(genes, &bootstrap));
     let summary = Summary {

@@ -47,9 +47,15 @@ pub struct Question {
     pub map_cells: u64,
     /// What stands for a cell in the map.
     pub pooling: Pooling,
+    /// Let simple methods learn from the training cells and answer too.
+    pub baselines: bool,
     /// The training files, where the run's own paths do not lead to them.
     pub train_data_paths: Vec<String>,
 }
+
+/// Why simple methods cannot be asked.
+pub(super) const NO_TRAINING: &str = "--baselines: simple methods learn from the training cells, \
+     which are not there\nhint: name the files with --train-data-paths";
 
 /// Cells of a data set.
 pub(super) struct Cells {
@@ -162,6 +168,18 @@ impl Subject {
             loader: question.reading.loader.clone(),
             config,
         })
+    }
+
+    /// Whether all that is asked for can be had.
+    ///
+    /// # Errors
+    /// Simple methods without training cells.
+    pub(super) fn check(&self, question: &Question) -> Result<()> {
+        ensure!(
+            !question.baselines || self.training.is_some(),
+            "{NO_TRAINING}"
+        );
+        Ok(())
     }
 
     /// In words, which cells the constant answers come from.

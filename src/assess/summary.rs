@@ -110,6 +110,8 @@ pub struct ColumnSummary {
     pub accuracy_whole_vocabulary: Option<f64>,
     /// Always answering the most common value.
     pub majority: MajorityFigures,
+    /// What simple methods reach on the same cells, where asked for.
+    pub baselines: Vec<MethodSummary>,
     /// Whether probabilities can be believed.
     pub reliability: Reliability,
     /// By class: those that occur in truth or prediction.
@@ -118,6 +120,20 @@ pub struct ColumnSummary {
     pub confusion: Vec<Vec<u64>>,
     /// By the values of the column given as `--group-by`.
     pub groups: Vec<GroupSummary>,
+}
+
+/// What another method reaches, having learned from the training cells.
+#[derive(Debug, Clone, Serialize)]
+pub struct MethodSummary {
+    /// Its name.
+    pub method: &'static str,
+    /// In words.
+    pub description: &'static str,
+    /// All figures.
+    #[serde(flatten)]
+    pub figures: Figures,
+    /// Intervals by the names of figures.
+    pub intervals: BTreeMap<String, Interval>,
 }
 
 /// The cells with one value of the column that groups them.

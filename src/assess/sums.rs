@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use super::answer::{Found, NAMED_VALUES};
 use super::intervals::Bootstrap;
 use super::job::Column;
-use super::summary::{ColumnSummary, GeneSummary, GroupSummary};
+use super::simple::Simple;
+use super::summary::{ColumnSummary, GeneSummary, GroupSummary, MethodSummary};
 use super::units::Units;
 use crate::metrics::Reliability;
 use crate::train::answers::GeneAnswers;
@@ -14,6 +15,7 @@ use crate::train::class_figures::{MajorityFigures, OneClass};
 /// One column in one setting.
 pub(super) fn of_column(
     found: &Found,
+    simple: &[Simple],
     bootstrap: &Bootstrap,
     groups: Option<&Units>,
 ) -> ColumnSummary {
@@ -54,6 +56,14 @@ pub(super) fn of_column(
         intervals: bootstrap.of_predictions(cells, predictions),
         accuracy_whole_vocabulary: found.whole,
         majority: MajorityFigures::new(majority_name, &constant),
+        baselines: (simple.iter())
+            .map(|simple| MethodSummary {
+                method: simple.method,
+                description: simple.description,
+                figures: simple.predictions.figures(),
+                intervals: bootstrap.of_predictions(cells, &simple.predictions),
+            })
+            .collect(),
         reliability: Reliability::new(predictions),
         classes: classes.filter(|class| class.figures.is_present()).collect(),
         confusion: present.iter().map(row).collect(),

@@ -1,6 +1,6 @@
 //! The table for the screen: a row per column and setting, next to its baseline.
 
-use super::summary::{ColumnSummary, Interval, Summary, setting_text};
+use super::summary::{ColumnSummary, Interval, MethodSummary, Summary, setting_text};
 use crate::train::figures::columns;
 
 impl Summary {
@@ -17,7 +17,10 @@ impl Summary {
             "AUROC",
         ];
         let mut rows = vec![head.map(str::to_owned)];
-        rows.extend(self.columns.iter().map(row));
+        for column in &self.columns {
+            rows.push(row(column));
+            rows.extend(column.baselines.iter().map(method_row));
+        }
         rows.extend(self.genes.iter().map(|genes| {
             let f = &genes.figures;
             let accuracy = genes.intervals.get("accuracy");
@@ -56,6 +59,21 @@ fn row(column: &ColumnSummary) -> [String; 8] {
         format!("{:.3} majority", column.majority.accuracy),
         format!("{:.3}", f.balanced_accuracy),
         with_interval(f.macro_f1, column.intervals.get("macro_f1")),
+        f.auroc
+            .map_or_else(|| "-".to_owned(), |area| format!("{area:.3}")),
+    ]
+}
+
+fn method_row(method: &MethodSummary) -> [String; 8] {
+    let f = &method.figures;
+    [
+        String::new(),
+        method.description.to_owned(),
+        String::new(),
+        with_interval(f.accuracy, method.intervals.get("accuracy")),
+        String::new(),
+        format!("{:.3}", f.balanced_accuracy),
+        with_interval(f.macro_f1, method.intervals.get("macro_f1")),
         f.auroc
             .map_or_else(|| "-".to_owned(), |area| format!("{area:.3}")),
     ]

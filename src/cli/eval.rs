@@ -48,6 +48,10 @@ pub struct EvalArgs {
     /// Evaluate at most this many cells, drawn at random
     #[arg(long, value_name = "CELLS")]
     max_cells: Option<u64>,
+    /// Compare with simple methods too, which learn from the training cells: logistic regression
+    /// on principal components of variable genes, and a vote of the nearest embeddings
+    #[arg(long)]
+    baselines: bool,
     /// Embed at most this many cells for the map in report.html; 0: none
     #[arg(long, value_name = "CELLS", default_value_t = 3000)]
     map_cells: u64,
@@ -86,6 +90,7 @@ pub fn run(args: EvalArgs) -> Result<()> {
         seed: args.seed,
         gene_mask_prob: args.gene_mask_prob,
         max_cells: args.max_cells,
+        baselines: args.baselines,
         map_cells: args.map_cells,
         pooling: args.pooling,
         train_data_paths: args.train_data_paths,

@@ -280,6 +280,38 @@ fn the_report_is_one_whole_page() {
 }
 
 #[test]
+fn simple_methods_answer_for_the_same_cells() {
+    let folder = Folder::new();
+    for run in ["mlm", "cls"] {
+        let line = format!("eval --checkpoint {run} --baselines --bootstrap 20 --threads 1");
+        let shown = folder.done(&format!("{line} --output of-{run}"));
+        assert!(shown.contains("logistic regression"), "{shown}");
+        let column = &folder.metrics(&format!("of-{run}"))["columns"][0];
+        let methods = column["baselines"].as_array().unwrap();
+        assert_eq!(methods.len(), 2);
+        // Few cells to learn from, but simulated cell types have marker genes.
+        assert!(
+            methods[0]["auroc"].as_f64().unwrap() > 0.7,
+            "{}",
+            methods[0]
+        );
+        for method in methods {
+            assert!(method["intervals"]["accuracy"]["low"].is_number());
+            let name = method["description"]
+                .as_str()
+                .unwrap()
+                .replace('\'', "&#39;");
+            let page = fs::read_to_string(folder.path(&format!("of-{run}/report.html"))).unwrap();
+            assert!(page.contains(&name), "{name}");
+        }
+    }
+    fs::rename(folder.path("simulated_1.h5ad"), folder.path("moved.h5ad")).unwrap();
+    let line = "eval simulated_2.h5ad --checkpoint cls --baselines --output x";
+    folder.refused(line, &["--baselines", "--train-data-paths"]);
+    folder.done(&format!("{line} --train-data-paths moved.h5ad"));
+}
+
+#[test]
 fn values_that_were_never_learned_are_counted() {
     let folder = Folder::new();
     let before = H5ad::open(&folder.path("simulated_2.h5ad"), &OpenOptions::default()).unwrap();

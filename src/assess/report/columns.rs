@@ -48,7 +48,15 @@ pub(super) fn cards(column: &ColumnSummary) -> String {
             ("auroc", 0.5),
         ],
     };
-    let others = vec![constant];
+    let simple = column.baselines.iter().map(|method| {
+        let mut values: Vec<(&str, f64)> = method.figures.named().collect();
+        values.push(("log_loss", method.figures.log_loss));
+        Method {
+            name: method.description.to_owned(),
+            values,
+        }
+    });
+    let others: Vec<Method> = std::iter::once(constant).chain(simple).collect();
     let mut caption = format!(
         "The most common class of the training cells is {}.",
         text(&majority.class)

@@ -130,6 +130,9 @@ fn glance(summary: &Summary) -> String {
             (column.figures.accuracy, column.intervals.get("accuracy")),
             (column.majority.accuracy, "most common class"),
         );
+        for method in &column.baselines {
+            out += &thin_bar(method.description, method.figures.accuracy);
+        }
     }
     if let Some(genes) = &summary.genes {
         out += &bar(
@@ -176,6 +179,18 @@ fn bar(
         figure(value),
         figure(baseline),
         text(baseline_name),
+    )
+}
+
+/// A method to compare with, beneath the model.
+fn thin_bar(name: &str, value: f64) -> String {
+    format!(
+        "<div class=\"what thin\"><small>{}</small></div>\
+         <div class=\"bar thin\"><i style=\"width:{:.2}%\"></i></div>\
+         <div class=number><small>{}</small></div>",
+        text(name),
+        value.clamp(0.0, 1.0) * 100.0,
+        figure(value)
     )
 }
 
