@@ -8,14 +8,16 @@ use anyhow::{Result, bail, ensure};
 use super::job::Column;
 use super::subject::{Question, Subject};
 use crate::infer::{Checkpoint, Model};
-use crate::loader::{AbsentGeneSampling, NO_CLASS, Sampler, SamplerConfig, Selection, Shuffle};
+use crate::loader::{
+    AbsentGeneSampling, EvalSet, NO_CLASS, Sampler, SamplerConfig, Selection, Shuffle,
+};
 use crate::metrics::argmax;
 use crate::model::{GeneBertForMaskedLM, GeneBertForSequenceClassification};
 use crate::tokenize::UnknownPhenotype;
-use crate::train::answers::GeneAnswers;
+use crate::train::answers::{ColumnAnswers, GeneAnswers};
 use crate::train::baseline::Baselines;
 use crate::train::classes::Classes;
-use crate::train::evaluate::Evaluator;
+use crate::train::evaluate::{EvalCells, Evaluator};
 use crate::train::figures::Setting;
 use crate::train::held_out::HeldOut;
 
@@ -78,6 +80,11 @@ fn asked(checkpoint: &Checkpoint, question: &Question, subject: &Subject) -> Res
             }
         );
     }
+    if !subject.sets.is_empty() {
+        let wanted =
+            |name: &&String| question.phenotypes.is_empty() || question.phenotypes.contains(name);
+        return Ok(included.iter().filter(wanted).cloned().collect());
+    }
     let data = &subject.cells.data;
     let has = |column: &String| {
         let mut sources = (0..data.num_sources()).filter_map(|index| data.source(index));
@@ -107,44 +114,17 @@ fn masked(
     progress: &mut dyn FnMut(f64),
 ) -> Result<Answered> {
     let asked = asked(checkpoint, question, subject)?;
-    let (config, vocabulary) = (&subject.config, &checkpoint.vocabulary);
     ensure!(
-        !asked.is_empty() || config.gene_mask_prob > 0.0,
+        !asked.is_empty() || subject.config.gene_mask_prob > 0.0 || !subject.sets.is_empty(),
         "there is nothing to evaluate: no phenotype that the model knows is in the files, and it \
          was trained without masking genes\nhint: --gene-mask-prob 0.15 masks genes"
     );
-    let (masking, gene_weights) = (config.mlm_config(), gene_weights(checkpoint, subject)?);
-    let source = subject.baseline_cells();
-    let order = match &subject.training {
-        Some(_) => config.sampler_config(),
-        None => sequential(),
-    };
-    let sampler = Sampler::new(order, source.selection.clone(), source.data.len())?;
-    let counted = (&masking, gene_weights.as_deref(), config.seed);
-    let (data, loader) = (&source.data, &subject.loader);
-    let baselines = Baselines::count(data, &sampler, vocabulary, counted, loader)?;
-    let evaluator = Evaluator {
-        data: Arc::clone(&subject.cells.data),
-        selection: subject.cells.selection.clone(),
-        vocabulary: Arc::clone(vocabulary),
-        phenotypes: checkpoint.tokenize.included_phenotypes.clone(),
-        asked,
-        masking,
-        gene_weights,
-        seed: config.seed,
-        loader: subject.loader.clone(),
-        baselines,
-    };
-    let num_cells = subject.cells.selection.len(subject.cells.data.len());
+    let evaluator = evaluator(checkpoint, subject, asked)?;
+    let in_sets: u64 = subject.sets.iter().map(EvalSet::num_cells).sum();
+    let num_cells = in_sets + subject.cells.selection.len(subject.cells.data.len());
     let mut seen = counted_up(num_cells * evaluator.num_passes(), progress);
     let collected = evaluator.collect(model, &mut seen)?;
-    let has = |category: &String| collected.columns.iter().any(|c| c.category == *category);
-    let mut nothing = Vec::new();
-    for category in evaluator.asked.iter().filter(|category| !has(category)) {
-        let known = |value: &str| Some(vocabulary.phenotype_id(category, value)?.0 as usize);
-        let (num_missing, unknown) = look_at(subject, category, known, None)?;
-        nothing.push(without_values(category, num_missing, &unknown));
-    }
+    let nothing = unanswered(subject, &evaluator, &collected.columns)?;
     ensure!(
         !collected.columns.is_empty() || collected.genes.figures().is_some(),
         "there is nothing to evaluate: {}\nhint: name files with values that the model was trained \
@@ -154,38 +134,92 @@ fn masked(
     for nothing in nothing {
         eprintln!("note: {nothing}; not evaluated");
     }
-    let mut columns = Vec::new();
-    for found in collected.columns {
-        let category = found.category;
-        let answers = found.answers;
-        let token = |value: &str| vocabulary.phenotype_id(&category, value);
-        let known = |value: &str| token(value).map(|id| answers.class_of(id.0));
-        let tokens = vocabulary
-            .phenotypes()
-            .tokens(&category)
-            .unwrap_or_default();
-        let bare = |token: &String| token.trim_matches(['[', ']']).to_owned();
-        let mut names: Vec<String> = tokens.iter().map(bare).collect();
-        let (num_missing, unknown) = look_at(subject, &category, known, Some(&mut names))?;
-        columns.push(Found {
-            whole: Some(answers.accuracy_in_whole()),
-            majority: (evaluator.baselines.majority(&category)).map(|id| answers.class_of(id)),
-            column: Column {
-                cells: answers.cells,
-                predictions: answers.predictions,
-                names,
-            },
-            setting: Some(found.setting),
-            category,
-            num_missing,
-            unknown,
-        });
-    }
+    let columns = collected.columns.into_iter();
+    let columns = columns.map(|column| found(subject, &evaluator, column));
     Ok(Answered {
         num_cells: collected.num_cells,
         eval_loss: collected.eval_loss,
         genes: Some(collected.genes),
-        columns,
+        columns: columns.collect::<Result<_>>()?,
+    })
+}
+
+/// What asks the model, with the masks of its training.
+fn evaluator(checkpoint: &Checkpoint, subject: &Subject, asked: Vec<String>) -> Result<Evaluator> {
+    let (config, vocabulary) = (&subject.config, &checkpoint.vocabulary);
+    let (masking, gene_weights) = (config.mlm_config(), gene_weights(checkpoint, subject)?);
+    let source = subject.baseline_cells();
+    let order = match &subject.training {
+        Some(_) => config.looking_sampler_config(),
+        None => sequential(),
+    };
+    let sampler = Sampler::new(order, source.selection.clone(), source.data.len())?;
+    let counted = (&masking, gene_weights.as_deref(), config.seed);
+    let (data, loader) = (&source.data, &subject.loader);
+    let baselines = match &subject.training {
+        None if !subject.sets.is_empty() => Baselines::of_sets(&subject.sets, vocabulary)?,
+        _ => Baselines::count(data, &sampler, vocabulary, counted, loader)?,
+    };
+    Ok(Evaluator {
+        cells: if subject.sets.is_empty() {
+            let cells = &subject.cells;
+            EvalCells::Files(Arc::clone(&cells.data), cells.selection.clone())
+        } else {
+            EvalCells::Sets(subject.sets.clone())
+        },
+        vocabulary: Arc::clone(vocabulary),
+        phenotypes: checkpoint.tokenize.included_phenotypes.clone(),
+        asked,
+        masking,
+        gene_weights,
+        seed: config.seed,
+        loader: subject.loader.clone(),
+        baselines,
+    })
+}
+
+/// Why phenotypes that were asked for have no answer.
+fn unanswered(
+    subject: &Subject,
+    evaluator: &Evaluator,
+    columns: &[ColumnAnswers],
+) -> Result<Vec<String>> {
+    let has = |category: &&String| columns.iter().any(|c| c.category == **category);
+    let mut nothing = Vec::new();
+    for category in evaluator.asked.iter().filter(|category| !has(category)) {
+        if !subject.sets.is_empty() {
+            nothing.push(format!("{category}: the pre-masked sets never ask for it"));
+            continue;
+        }
+        let token = |value: &str| evaluator.vocabulary.phenotype_id(category, value);
+        let known = |value: &str| token(value).map(|id| id.0 as usize);
+        let (num_missing, unknown) = look_at(subject, category, known, None)?;
+        nothing.push(without_values(category, num_missing, &unknown));
+    }
+    Ok(nothing)
+}
+
+/// One phenotype's answers, with the names of its values and what was left out.
+fn found(subject: &Subject, evaluator: &Evaluator, column: ColumnAnswers) -> Result<Found> {
+    let (category, answers, vocabulary) = (column.category, column.answers, &evaluator.vocabulary);
+    let token = |value: &str| vocabulary.phenotype_id(&category, value);
+    let known = |value: &str| token(value).map(|id| answers.class_of(id.0));
+    let tokens = vocabulary.phenotypes().tokens(&category);
+    let bare = |token: &String| token.trim_matches(['[', ']']).to_owned();
+    let mut names: Vec<String> = tokens.unwrap_or_default().iter().map(bare).collect();
+    let (num_missing, unknown) = look_at(subject, &category, known, Some(&mut names))?;
+    Ok(Found {
+        whole: Some(answers.accuracy_in_whole()),
+        majority: (evaluator.baselines.majority(&category)).map(|id| answers.class_of(id)),
+        column: Column {
+            cells: answers.cells,
+            predictions: answers.predictions,
+            names,
+        },
+        setting: Some(column.setting),
+        category,
+        num_missing,
+        unknown,
     })
 }
 

@@ -125,7 +125,7 @@ fn map(
     groups: Option<&Units>,
     progress: &mut dyn FnMut(&'static str, f64),
 ) -> Result<Option<(Map, EmbeddingSummary)>> {
-    if question.map_cells == 0 {
+    if question.map_cells == 0 || !subject.sets.is_empty() {
         return Ok(None);
     }
     let (cells, seed) = (&subject.cells, subject.config.seed);

@@ -14,11 +14,11 @@ use crate::config::RunConfig;
 use crate::file::expand_paths;
 use crate::h5ad::OpenFiles;
 use crate::infer::embed::Pooling;
-use crate::infer::{Checkpoint, Reading};
-use crate::loader::{DataSet, LoaderConfig, Selection};
+use crate::infer::{Checkpoint, Model, Reading};
+use crate::loader::{DataSet, EvalSet, LoaderConfig, Selection};
 use crate::rng::{self, Stream};
 use crate::tokenize::{TokenizeConfig, Tokenizer, UnknownPhenotype};
-use crate::train::data::{Data, Files};
+use crate::train::data::{Data, Files, sets_or_files};
 use crate::train::resume::saved_settings;
 use crate::train::start::Start;
 
@@ -67,8 +67,10 @@ pub(super) struct Cells {
 pub(super) struct Subject {
     /// The run's settings.
     pub(super) config: RunConfig,
-    /// The evaluated cells.
+    /// The evaluated cells; none where there are `sets`.
     pub(super) cells: Cells,
+    /// Pre-masked sets that are evaluated instead.
+    pub(super) sets: Vec<EvalSet>,
     /// In words, which they are.
     pub(super) described: String,
     /// The files they are in.
@@ -108,7 +110,12 @@ impl Subject {
             (Some(_), true) => expand_paths(&config.train_data_paths)?,
             (_, false) => question.files.clone(),
         };
-        let cells = given(checkpoint, question, &files, config.seed)?;
+        let (sets, files) = sets_or_files(files)?;
+        let cells = match &sets[..] {
+            [] => given(checkpoint, question, &files, config.seed)?,
+            _ => Cells::none(),
+        };
+        let sets = open_sets(checkpoint, &sets)?;
         let (training, start) = match training(checkpoint, question, &config)? {
             Some((data, start)) => (Some(data), Some(start)),
             None => (None, None),
@@ -117,10 +124,16 @@ impl Subject {
             config,
             cells,
             described: match &question.reading.part {
+                _ if !sets.is_empty() => "pre-masked sets".to_owned(),
                 Some(chosen) => format!("part {} of the files, by a split", chosen.part),
                 None => "all cells of the files".to_owned(),
             },
-            files,
+            files: if sets.is_empty() {
+                files
+            } else {
+                sets.iter().map(|set| set.path().to_owned()).collect()
+            },
+            sets,
             training,
             start,
             loader: question.reading.loader.clone(),
@@ -141,6 +154,21 @@ impl Subject {
         let files = Files::open(&config).with_context(context)?;
         let (data, start) = bind(checkpoint, &config, &files)?;
         eprintln!("{}", data.describe());
+        if !data.eval_sets.is_empty() {
+            return Ok(Self {
+                cells: Cells::none(),
+                described: "the run's pre-masked sets".to_owned(),
+                files: files.eval_sets,
+                sets: data.eval_sets,
+                training: Some(Cells {
+                    data: data.train,
+                    selection: data.train_cells,
+                }),
+                start: Some(start),
+                loader: question.reading.loader.clone(),
+                config,
+            });
+        }
         let Some((eval, selection)) = data.eval else {
             bail!(
                 "{path}: the run held no cells out (--eval_fraction 0)\nhint: name the files to \
@@ -158,6 +186,7 @@ impl Subject {
                 data: eval,
                 selection,
             },
+            sets: Vec::new(),
             described: described.to_owned(),
             files: source.iter().map(|file| file.path().to_owned()).collect(),
             training: Some(Cells {
@@ -179,6 +208,22 @@ impl Subject {
             !question.baselines || self.training.is_some(),
             "{NO_TRAINING}"
         );
+        if let Some(set) = self.sets.first() {
+            let flags = [
+                ("--group-by", question.group_by.is_some()),
+                ("--bootstrap-by", question.bootstrap_by.is_some()),
+                ("--baselines", question.baselines),
+                ("--max-cells", question.max_cells.is_some()),
+                ("--gene-mask-prob", question.gene_mask_prob.is_some()),
+            ];
+            if let Some((flag, _)) = flags.iter().find(|(_, given)| *given) {
+                bail!(
+                    "{flag}: {} is a pre-masked set, which holds tokens and masks alone\nhint: leave \
+                     it out, or name the h5ad files",
+                    set.path().display()
+                );
+            }
+        }
         Ok(())
     }
 
@@ -197,6 +242,27 @@ impl Subject {
     pub(super) fn baseline_cells(&self) -> &Cells {
         self.training.as_ref().unwrap_or(&self.cells)
     }
+}
+
+impl Cells {
+    fn none() -> Self {
+        Self {
+            data: Arc::new(DataSet::new(Vec::new())),
+            selection: Selection::All,
+        }
+    }
+}
+
+fn open_sets(checkpoint: &Checkpoint, paths: &[PathBuf]) -> Result<Vec<EvalSet>> {
+    if let (Model::Classifier(..), [path, ..]) = (&checkpoint.model, paths) {
+        bail!(
+            "{}: a pre-masked set tells no classes of cells\nhint: evaluate a classifier on h5ad \
+             files",
+            path.display()
+        );
+    }
+    let open = |path: &PathBuf| Ok(EvalSet::open(path, &checkpoint.vocabulary)?);
+    paths.iter().map(open).collect()
 }
 
 /// The run's settings, with the training files as given.

@@ -165,6 +165,7 @@ impl ColumnSummary {
             None => name,
             Some(Setting::AllHidden) => format!("{name}_all_hidden"),
             Some(Setting::OthersVisible) => format!("{name}_others_visible"),
+            Some(Setting::AsMasked) => format!("{name}_as_masked"),
         }
     }
 }
@@ -175,5 +176,6 @@ pub fn setting_text(setting: Option<Setting>) -> &'static str {
         None => "classifier",
         Some(Setting::AllHidden) => "others hidden",
         Some(Setting::OthersVisible) => "others visible",
+        Some(Setting::AsMasked) => "as the set has it",
     }
 }

@@ -22,7 +22,7 @@ Examples:
   gene-bert eval 'new_*.h5ad' --checkpoint RUN --group-by donor_id --bootstrap 1000 \\
       --bootstrap-by donor_id --output EVAL")]
 pub struct EvalArgs {
-    /// h5ad files, with braces ({0..43}, {a,b}) and globs [default: what the run held out]
+    /// h5ad files (or pre-masked sets of `gene-bert eval-set`, .json), with braces ({0..43}, {a,b}) and globs [default: what the run held out]
     #[arg(value_name = "FILE")]
     files: Vec<String>,
     #[command(flatten)]

@@ -12,6 +12,7 @@ mod cls;
 mod convert;
 mod embed;
 mod eval;
+mod eval_set;
 pub mod failure;
 mod files;
 mod genes;
@@ -62,6 +63,8 @@ pub enum Command {
     Embed(embed::EmbedArgs),
     /// Evaluate a trained model: every figure next to its baseline, with confidence intervals
     Eval(Box<eval::EvalArgs>),
+    /// Mask cells once, for every later evaluation: JSON as PerturbGene reads it
+    EvalSet(Box<eval_set::EvalSetArgs>),
     /// Rank genes, tell their figures
     Genes(genes::GenesArgs),
     /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
@@ -91,6 +94,7 @@ impl Command {
             Self::Convert(args) => convert::run(*args),
             Self::Embed(args) => embed::run(args),
             Self::Eval(args) => eval::run(*args),
+            Self::EvalSet(args) => eval_set::run(&args),
             Self::Genes(args) => genes::run(args),
             Self::Info(args) => info::run(args),
             Self::Mlm(args) => mlm::run(*args),

@@ -33,6 +33,22 @@ pub(super) fn tokens_only(arg: clap::Arg) -> clap::Arg {
     arg.hide(hidden)
 }
 
+/// Settings that concern masks.
+const MASKS: [&str; 4] = [
+    "gene_mask_prob",
+    "phenotype_mask_prob",
+    "absent_gene_sampling",
+    "seed",
+];
+
+/// Hides the flags of a run that concern neither tokens nor masks.
+pub(super) fn tokens_and_masks(arg: clap::Arg) -> clap::Arg {
+    if MASKS.contains(&arg.get_id().as_str()) {
+        return arg;
+    }
+    tokens_only(arg)
+}
+
 /// Settings that concern a vocabulary.
 const VOCABULARY: [&str; 10] = [
     "config",

@@ -80,6 +80,17 @@ pub enum LoaderError {
         /// The column.
         column: String,
     },
+    /// A pre-masked set that cannot be used.
+    #[error(
+        "{}: no usable pre-masked set: {what}\nhint: `gene-bert eval-set` writes one, with the \
+         vocabulary of a checkpoint", path.display()
+    )]
+    EvalSet {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        what: String,
+    },
     /// A file that a split was not made from.
     #[error(
         "{}: the split was made without this file, from {files}\n\

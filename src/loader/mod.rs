@@ -3,7 +3,7 @@
 //! [`DataSet`] numbers the cells of all sources from 0. [`Sampler`] plans the order of an epoch
 //! from (seed, epoch) alone and touches no file. [`Loader`] reads ahead of the model with a
 //! number of threads and hands out [`crate::cell::PackedBatch`]es; a [`Collator`] decides, cell by
-//! cell, what is masked. Knows no tensors.
+//! cell, what is masked; an [`EvalSet`] was masked beforehand. Knows no tensors.
 //!
 //! What holds, whatever the number of reader threads:
 //! * the order of an epoch is the same for any number of threads and ranks; global batch i is the
@@ -24,6 +24,7 @@ mod collator;
 mod column;
 mod data_set;
 mod error;
+mod eval_set;
 mod fetch;
 #[cfg(test)]
 mod fixture;
@@ -56,6 +57,7 @@ pub use collator::{CollatedCell, Collator, PlainCollator};
 pub use column::{CellColumn, OrderBy};
 pub use data_set::DataSet;
 pub use error::LoaderError;
+pub use eval_set::{Attends, EvalSet, Example, NO_LABEL, Origin};
 pub use fetch::{ReadCells, Tokens};
 pub use groups::Groups;
 pub use masking::{AbsentGeneSampling, EvalMasking, MlmConfig};

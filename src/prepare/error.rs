@@ -49,6 +49,15 @@ pub enum PrepareError {
         /// What is wrong.
         source: serde_json::Error,
     },
+    /// An evaluation set in which nothing would be asked.
+    #[error(
+        "none of the tokens of {num_cells} cells was masked, so there is nothing to evaluate\n\
+         hint: raise --gene_mask_prob or --phenotype_mask_prob"
+    )]
+    NothingMasked {
+        /// Cells.
+        num_cells: u64,
+    },
     /// Other bins than the checkpoint's.
     #[error(
         "{}: this checkpoint was trained with other bins than this run is told to use\n\

@@ -9,6 +9,7 @@ pub mod columns;
 pub mod convert;
 pub mod encoding;
 mod error;
+pub mod eval_set;
 pub mod gene_map;
 mod gene_sets;
 pub mod gene_stats;

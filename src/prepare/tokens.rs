@@ -7,7 +7,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -65,7 +65,7 @@ impl Tokens {
         let file = Arc::new(H5ad::open(path, &config.open_options())?);
         let encoding = match &checkpoint {
             Some(folder) => Encoding::from_checkpoint(&config, folder)?,
-            None => Encoding::from_files(&config, &training_files(&config, &file)?)?,
+            None => Encoding::from_files(&config, &training_files(&config, &[path.to_owned()])?)?,
         };
         let vocabulary = encoding.vocabulary;
         let tokenizer = Tokenizer::new(Arc::clone(&vocabulary), encoding.tokenize)?;
@@ -160,17 +160,20 @@ impl Tokens {
 }
 
 /// The files whose genes and values make the vocabulary: the training files, else `file`.
-fn training_files(config: &RunConfig, file: &H5ad) -> Result<Vec<Arc<H5adSource>>, PrepareError> {
+pub(super) fn training_files(
+    config: &RunConfig,
+    files: &[PathBuf],
+) -> Result<Vec<Arc<H5adSource>>, PrepareError> {
     let paths = if config.train_data_paths.is_empty() {
-        vec![file.path().to_owned()]
+        files.to_vec()
     } else {
         expand_paths(&config.train_data_paths)?
     };
     Ok(OpenFiles::all(&paths, &config.open_options())?)
 }
 
-/// What a checkpoint's run was told about tokens and about where values and gene ids are.
-fn saved_settings(checkpoint: &Path) -> Result<Settings, PrepareError> {
+/// What a checkpoint's run was told about tokens, masks and about where values and gene ids are.
+pub(super) fn saved_settings(checkpoint: &Path) -> Result<Settings, PrepareError> {
     let (_, tokenize) = encoding::load(checkpoint)?;
     let path = checkpoint.join("run.toml");
     let run = if path.is_file() {
@@ -183,6 +186,9 @@ fn saved_settings(checkpoint: &Path) -> Result<Settings, PrepareError> {
         gene_id_column: run.gene_id_column,
         gene_map: run.gene_map,
         seed: run.seed,
+        gene_mask_prob: run.gene_mask_prob,
+        phenotype_mask_prob: run.phenotype_mask_prob,
+        absent_gene_sampling: run.absent_gene_sampling,
         ..Settings::from(tokenize)
     })
 }

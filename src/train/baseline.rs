@@ -9,12 +9,14 @@ use anyhow::Result;
 
 use crate::cell::{GeneId, TokenId};
 use crate::loader::{
-    Collator, DataSet, EvalMasking, Loader, LoaderConfig, MlmCollator, MlmConfig, Sampler,
+    Collator, DataSet, EvalMasking, EvalSet, Loader, LoaderConfig, MlmCollator, MlmConfig, Sampler,
 };
 use crate::vocab::Vocabulary;
 
 /// Cells counted at most.
 pub const MAX_CELLS: u64 = 20_000;
+/// Cells of a set that are counted at once.
+const COUNTED_TOGETHER: usize = 256;
 
 /// The constant answers.
 #[derive(Debug, Clone, Default)]
@@ -67,6 +69,38 @@ impl Baselines {
         for (token_type, bin) in std::mem::take(&mut counted.gene_mode) {
             if let Some(GeneId(gene)) = vocabulary.type_gene(token_type) {
                 counted.gene_mode.insert(gene, bin);
+            }
+        }
+        Ok(counted)
+    }
+
+    /// Counts the answers on the labels of pre-masked sets themselves.
+    ///
+    /// # Errors
+    /// Unreadable sets.
+    pub fn of_sets(sets: &[EvalSet], vocabulary: &Vocabulary) -> Result<Self> {
+        let (mut all, mut bins) = (Counts::new(), Counts::new());
+        for set in sets {
+            for batch in set.batches(COUNTED_TOGETHER, 0) {
+                let batch = batch?;
+                for label in &batch.labels {
+                    let token_type = batch.token_type_ids[label.position as usize];
+                    *all.entry((token_type, label.token)).or_default() += 1;
+                    if vocabulary.type_gene(token_type).is_some() {
+                        *bins.entry((0, label.token)).or_default() += 1;
+                    }
+                }
+            }
+        }
+        let mut counted = Self {
+            common_bin: modes(&bins).get(&0).copied(),
+            ..Self::default()
+        };
+        for (token_type, token) in modes(&all) {
+            if let Some(GeneId(gene)) = vocabulary.type_gene(token_type) {
+                counted.gene_mode.insert(gene, token);
+            } else if let Some(category) = vocabulary.type_category(token_type) {
+                counted.majority.insert(category.to_owned(), token);
             }
         }
         Ok(counted)

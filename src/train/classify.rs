@@ -95,6 +95,13 @@ fn check_metric(metric: &str) -> Result<()> {
 }
 
 fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Prepared> {
+    if let Some(set) = files.eval_sets.first() {
+        bail!(
+            "{}: a pre-masked set tells no classes of cells\nhint: evaluate a classifier on h5ad \
+             files",
+            set.display()
+        );
+    }
     let mut start = Start::new(config, resume, files)?;
     let classes = match resume {
         Some(checkpoint) => Classes::load(checkpoint)?.with_context(|| {

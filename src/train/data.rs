@@ -5,7 +5,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use super::divided::Divided;
 use super::start::Start;
@@ -14,7 +14,9 @@ use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::expand_paths;
 use crate::h5ad::{H5adSource, OpenFiles};
-use crate::loader::{AbsentGeneSampling, DataSet, Loader, PlainCollator, Sampler, Selection};
+use crate::loader::{
+    AbsentGeneSampling, DataSet, EvalSet, Loader, PlainCollator, Sampler, Selection,
+};
 use crate::tokenize::Tokenizer;
 
 /// Cells on which the frequency of genes is counted.
@@ -26,6 +28,8 @@ pub struct Files {
     pub train: Vec<Arc<H5adSource>>,
     /// Of the evaluation cells; none where a share is held out.
     pub eval: Vec<Arc<H5adSource>>,
+    /// Pre-masked sets to evaluate on instead.
+    pub eval_sets: Vec<PathBuf>,
 }
 
 /// The cells of a run.
@@ -36,6 +40,8 @@ pub struct Data {
     pub train_cells: Selection,
     /// The evaluation files and cells, if there are any.
     pub eval: Option<(Arc<DataSet>, Selection)>,
+    /// Pre-masked sets that are evaluated on instead.
+    pub eval_sets: Vec<EvalSet>,
     report: String,
 }
 
@@ -46,14 +52,15 @@ impl Files {
     /// A pattern without a file, a file that cannot be read.
     pub fn open(config: &RunConfig) -> Result<Self> {
         let (options, pool) = (config.open_options(), OpenFiles::new());
-        let open = |patterns: &[String]| -> Result<Vec<Arc<H5adSource>>> {
-            let paths: Vec<PathBuf> = expand_paths(patterns)?;
+        let open = |paths: Vec<PathBuf>| -> Result<Vec<Arc<H5adSource>>> {
             let opened = paths.iter().map(|path| Ok(pool.file(path, &options)?));
             opened.collect()
         };
+        let (eval_sets, eval) = sets_or_files(expand_paths(&config.eval_data_paths)?)?;
         let files = Self {
-            train: open(&config.train_data_paths)?,
-            eval: open(&config.eval_data_paths)?,
+            train: open(expand_paths(&config.train_data_paths)?)?,
+            eval: open(eval)?,
+            eval_sets,
         };
         if let Some(note) = config.shard_size.and_then(|size| files.other_lengths(size)) {
             eprintln!("note: {note}");
@@ -115,13 +122,25 @@ impl Data {
         }
         let divided = match eval_files {
             Some(eval) => Divided::by_files(config, eval),
+            None if !files.eval_sets.is_empty() => Divided::all_train(),
             None => Divided::within(config, &train)?,
         };
         report.extend(divided.report);
+        let mut eval_sets = Vec::new();
+        for path in &files.eval_sets {
+            let set = EvalSet::open(path, &start.vocabulary)?;
+            let (cells, labels) = (set.num_cells(), set.num_labels());
+            report.push(format!(
+                "{}: {cells} cells, {labels} masked tokens",
+                path.display()
+            ));
+            eval_sets.push(set);
+        }
         Ok(Self {
             train,
             train_cells: divided.train,
             eval: divided.eval,
+            eval_sets,
             report: report.join("\n"),
         })
     }
@@ -133,6 +152,8 @@ impl Data {
             .eval
             .as_ref()
             .map_or(0, |(data, cells)| num(data, cells));
+        let masked: u64 = self.eval_sets.iter().map(EvalSet::num_cells).sum();
+        let held_out = held_out + masked;
         format!(
             "{}\nCells: {} to train on, {held_out} held out for evaluation",
             self.report,
@@ -198,6 +219,24 @@ impl Data {
             .then(|| gene_weights(config, start, &self.train, &self.train_cells))
             .transpose()
     }
+}
+
+/// Pre-masked sets and h5ad files, of which only one kind may be there.
+///
+/// # Errors
+/// Both are.
+pub fn sets_or_files(paths: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    let (sets, files): (Vec<PathBuf>, Vec<PathBuf>) =
+        paths.into_iter().partition(|path| EvalSet::is_one(path));
+    if let ([set, ..], [file, ..]) = (&sets[..], &files[..]) {
+        bail!(
+            "{} is a pre-masked set and {} is not: their figures do not go together\nhint: evaluate \
+             on one kind at a time",
+            set.display(),
+            file.display()
+        );
+    }
+    Ok((sets, files))
 }
 
 /// How often each gene is expressed in the first training `cells` of `data`.

@@ -35,6 +35,15 @@ impl Divided {
         }
     }
 
+    /// All training cells; what is evaluated on is elsewhere.
+    pub(super) fn all_train() -> Self {
+        Self {
+            train: Selection::All,
+            eval: None,
+            report: None,
+        }
+    }
+
     /// Cells of the same files.
     ///
     /// # Errors

@@ -17,18 +17,25 @@ use super::baseline::Baselines;
 use super::figures::{Evaluation, PhenotypeFigures, Setting};
 use crate::cell::PackedBatch;
 use crate::loader::{
-    DataSet, EvalMasking, Loader, LoaderConfig, MlmCollator, MlmConfig, Sampler, SamplerConfig,
-    Selection, Shuffle,
+    DataSet, EvalMasking, EvalSet, Loader, LoaderConfig, MlmCollator, MlmConfig, Sampler,
+    SamplerConfig, Selection, Shuffle,
 };
 use crate::model::GeneBertForMaskedLM;
 use crate::vocab::Vocabulary;
 
+/// The cells that a model is evaluated on.
+#[derive(Clone)]
+pub enum EvalCells {
+    /// Of files, masked as each pass wants it.
+    Files(Arc<DataSet>, Selection),
+    /// Masked beforehand.
+    Sets(Vec<EvalSet>),
+}
+
 /// Evaluates a model on the same cells with the same masks each time.
 pub struct Evaluator {
-    /// The files.
-    pub data: Arc<DataSet>,
     /// The held-out cells.
-    pub selection: Selection,
+    pub cells: EvalCells,
     /// Tokens and genes.
     pub vocabulary: Arc<Vocabulary>,
     /// The phenotypes that a cell carries.
@@ -82,6 +89,9 @@ impl Evaluator {
 
     /// How often [`Evaluator::collect`] reads every cell.
     pub fn num_passes(&self) -> u64 {
+        if matches!(self.cells, EvalCells::Sets(_)) {
+            return 1;
+        }
         let one_by_one = if self.phenotypes.len() > 1 {
             self.asked.len() as u64
         } else {
@@ -99,6 +109,9 @@ impl Evaluator {
         model: &GeneBertForMaskedLM,
         seen: &mut dyn FnMut(u64),
     ) -> Result<Collected> {
+        if let EvalCells::Sets(sets) = &self.cells {
+            return self.collect_sets(model, sets, seen);
+        }
         let mut loss_sum = 0.0;
         let mut num_labels = 0u64;
         let mut genes = GeneAnswers::new(self.vocabulary.bin_ids());
@@ -138,6 +151,57 @@ impl Evaluator {
         setting: Setting,
         seen: &mut dyn FnMut(u64),
     ) -> Result<Vec<ColumnAnswers>> {
+        let mut columns = self.columns(setting);
+        self.pass((model, masking), seen, |answer| {
+            for (token_type, column) in &mut columns {
+                if *token_type == answer.token_type {
+                    column.answers.add(answer);
+                }
+            }
+        })?;
+        Ok(with_answers(columns))
+    }
+
+    /// The answers to whatever the sets hide.
+    fn collect_sets(
+        &self,
+        model: &GeneBertForMaskedLM,
+        sets: &[EvalSet],
+        seen: &mut dyn FnMut(u64),
+    ) -> Result<Collected> {
+        let (mut loss_sum, mut num_labels, mut num_cells) = (0.0, 0u64, 0);
+        let mut genes = GeneAnswers::new(self.vocabulary.bin_ids());
+        let mut columns = self.columns(Setting::AsMasked);
+        let mut see = |answer: &Answer<'_>| {
+            loss_sum += cross_entropy(answer.logits, answer.truth as usize);
+            num_labels += 1;
+            if let Some(gene) = self.vocabulary.type_gene(answer.token_type) {
+                genes.add(answer, self.baselines.gene_mode(gene));
+            }
+            for (token_type, column) in &mut columns {
+                if *token_type == answer.token_type {
+                    column.answers.add(answer);
+                }
+            }
+        };
+        for set in sets {
+            for batch in set.batches(self.loader.batch_cells, num_cells) {
+                let batch = batch?;
+                show(model, &batch, &mut see)?;
+                num_cells += batch.num_cells() as u64;
+                seen(batch.num_cells() as u64);
+            }
+        }
+        Ok(Collected {
+            num_cells,
+            eval_loss: (num_labels > 0).then(|| loss_sum / num_labels as f64),
+            genes,
+            columns: with_answers(columns),
+        })
+    }
+
+    /// Room for answers, by the token type of their phenotype.
+    fn columns(&self, setting: Setting) -> Vec<(u32, ColumnAnswers)> {
         let vocabulary = &self.vocabulary;
         let mut columns = Vec::new();
         for category in &self.asked {
@@ -154,17 +218,7 @@ impl Evaluator {
                 columns.push((token_type, column));
             }
         }
-        self.pass((model, masking), seen, |answer| {
-            for (token_type, column) in &mut columns {
-                if *token_type == answer.token_type {
-                    column.answers.add(answer);
-                }
-            }
-        })?;
-        let columns = columns.into_iter().map(|(_, column)| column);
-        Ok(columns
-            .filter(|column| !column.answers.cells.is_empty())
-            .collect())
+        columns
     }
 
     /// The figures of one phenotype, next to the majority's.
@@ -193,6 +247,9 @@ impl Evaluator {
         seen: &mut dyn FnMut(u64),
         mut see: impl FnMut(&Answer<'_>),
     ) -> Result<u64> {
+        let EvalCells::Files(data, selection) = &self.cells else {
+            return Ok(0);
+        };
         let weights = self.gene_weights.as_deref();
         let collator =
             MlmCollator::evaluation(&self.vocabulary, &self.masking, self.seed, weights, masking)?;
@@ -200,8 +257,8 @@ impl Evaluator {
             shuffle: Shuffle::Sequential,
             ..SamplerConfig::default()
         };
-        let sampler = Sampler::new(order, self.selection.clone(), self.data.len())?;
-        let data = Arc::clone(&self.data);
+        let sampler = Sampler::new(order, selection.clone(), data.len())?;
+        let data = Arc::clone(data);
         let mut loader = Loader::new(data, sampler, Arc::new(collator), self.loader.clone())?;
         let mut num_cells = 0;
         while let Some(batch) = loader.next_batch()? {
@@ -211,6 +268,14 @@ impl Evaluator {
         }
         Ok(num_cells)
     }
+}
+
+/// Those that were asked for at all.
+fn with_answers(columns: Vec<(u32, ColumnAnswers)>) -> Vec<ColumnAnswers> {
+    let columns = columns.into_iter().map(|(_, column)| column);
+    columns
+        .filter(|column| !column.answers.cells.is_empty())
+        .collect()
 }
 
 fn show(

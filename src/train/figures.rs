@@ -17,6 +17,8 @@ pub enum Setting {
     AllHidden,
     /// The other phenotypes were visible.
     OthersVisible,
+    /// As the masks of a pre-masked set have it.
+    AsMasked,
 }
 
 /// How well one phenotype is predicted.
@@ -106,7 +108,7 @@ impl Evaluation {
     pub fn figures(&self) -> BTreeMap<String, f64> {
         let mut all = BTreeMap::new();
         all.extend(self.eval_loss.map(|v| ("eval_loss".to_owned(), v)));
-        let hidden = |p: &&PhenotypeFigures| p.setting == Setting::AllHidden;
+        let hidden = |p: &&PhenotypeFigures| p.setting != Setting::OthersVisible;
         let phenotypes = self.phenotypes.iter().filter(hidden);
         let phenotypes = phenotypes.map(|p| (format!("{}_", p.category), &p.figures));
         let genes = self.genes.iter().map(|g| ("gene_".to_owned(), &g.figures));
@@ -148,7 +150,7 @@ impl Evaluation {
         parts.extend(
             self.phenotypes
                 .iter()
-                .filter(|p| p.setting == Setting::AllHidden)
+                .filter(|p| p.setting != Setting::OthersVisible)
                 .map(|p| {
                     format!(
                         "{} {:.3} (majority {:.3})",
@@ -176,10 +178,10 @@ impl Evaluation {
         ];
         let mut rows = vec![head.map(str::to_owned)];
         rows.extend(self.phenotypes.iter().map(|p| {
-            let others = if p.setting == Setting::AllHidden {
-                "hidden"
-            } else {
-                "visible"
+            let others = match p.setting {
+                Setting::AllHidden => "hidden",
+                Setting::OthersVisible => "visible",
+                Setting::AsMasked => "as masked",
             };
             [
                 p.category.clone(),

@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use super::baseline::Baselines;
 use super::data::{Data, Files};
-use super::evaluate::Evaluator;
+use super::evaluate::{EvalCells, Evaluator};
 use super::figures::Evaluation;
 use super::memory::{self, Footprint, LabelRate};
 use super::run::{Asked, Prepared, run};
@@ -94,11 +94,15 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
         config.loader_config(),
     )?;
     let eval_loader = config.eval_loader_config();
-    let evaluator = match &data.eval {
+    let cells = match &data.eval {
+        Some((eval, selection)) => Some(EvalCells::Files(Arc::clone(eval), selection.clone())),
+        None if data.eval_sets.is_empty() => None,
+        None => Some(EvalCells::Sets(data.eval_sets.clone())),
+    };
+    let evaluator = match cells {
         None => None,
-        Some((eval, selection)) => Some(Evaluator {
-            data: Arc::clone(eval),
-            selection: selection.clone(),
+        Some(cells) => Some(Evaluator {
+            cells,
             vocabulary: Arc::clone(&start.vocabulary),
             phenotypes: config.included_phenotypes.clone(),
             asked: config.included_phenotypes.clone(),

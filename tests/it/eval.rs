@@ -15,12 +15,12 @@ use gene_bert::prepare::simulate::simulate;
 use serde_json::Value;
 
 /// A folder with simulated cells and a tiny model of each kind, trained for a few steps.
-struct Folder(tempfile::TempDir);
+pub struct Folder(tempfile::TempDir);
 
 const TINY: &str = r#"{"dim": 16, "n_heads": 2, "hidden_dim": 32, "n_layers": 1}"#;
 
 impl Folder {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = Self(tempfile::tempdir().unwrap());
         simulate(folder.0.path(), 5, 60).unwrap();
         fs::write(folder.path("tiny.json"), TINY).unwrap();
@@ -35,7 +35,7 @@ impl Folder {
         folder
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }
 
@@ -45,13 +45,13 @@ impl Folder {
         command.current_dir(self.0.path()).output().unwrap()
     }
 
-    fn done(&self, line: &str) -> String {
+    pub fn done(&self, line: &str) -> String {
         let output = self.run(line);
         assert!(output.status.success(), "{line}\n{output:?}");
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
-    fn refused(&self, line: &str, parts: &[&str]) {
+    pub fn refused(&self, line: &str, parts: &[&str]) {
         let before = self.names();
         let output = self.run(line);
         let text = String::from_utf8_lossy(&output.stderr);
@@ -73,13 +73,13 @@ impl Folder {
         names
     }
 
-    fn metrics(&self, folder: &str) -> Value {
+    pub fn metrics(&self, folder: &str) -> Value {
         let text = fs::read_to_string(self.path(folder).join("metrics.json")).unwrap();
         serde_json::from_str(&text).unwrap()
     }
 
     /// The last evaluation that a run wrote itself.
-    fn last_evaluation(&self, run: &str) -> Value {
+    pub fn last_evaluation(&self, run: &str) -> Value {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap();
         let mut lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
         lines.rfind(|line: &Value| line["event"] == "eval").unwrap()
@@ -98,7 +98,7 @@ fn csv_reader(path: PathBuf) -> csv::Reader<fs::File> {
     builder.has_headers(false).from_path(path).unwrap()
 }
 
-const FIGURES: [&str; 12] = [
+pub const FIGURES: [&str; 12] = [
     "accuracy",
     "balanced_accuracy",
     "macro_precision",
@@ -113,7 +113,7 @@ const FIGURES: [&str; 12] = [
     "log_loss",
 ];
 
-fn same(found: &Value, expected: &Value, keys: &[&str]) {
+pub fn same(found: &Value, expected: &Value, keys: &[&str]) {
     for key in keys {
         assert_eq!(found[key], expected[key], "{key}");
     }

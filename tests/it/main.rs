@@ -7,6 +7,7 @@ mod classify;
 mod command;
 mod convert;
 mod eval;
+mod eval_set;
 mod folder;
 mod genes_map;
 mod genes_rank;

@@ -59,7 +59,7 @@ impl Training {
                 };
                 let phenotypes = line["phenotypes"].as_array();
                 for one in phenotypes.into_iter().flatten() {
-                    if one["setting"] == "all_hidden" {
+                    if one["setting"] != "others_visible" {
                         let name = one["category"].as_str().unwrap_or_default();
                         add(name, &one["accuracy"], &one["majority_accuracy"]);
                     }
