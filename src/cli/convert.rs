@@ -8,7 +8,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use crate::file::expand_paths;
 use crate::h5ad::writer::Storage;
 use crate::h5ad::{GeneMap, MatrixKey, OpenOptions};
-use crate::prepare::convert::{Compression, ConvertConfig, Dtype, GeneChoice, MemorySize, convert};
+use crate::prepare::convert::{
+    Compression, ConvertConfig, Dtype, GeneChoice, MemorySize, convert, convert_to_archive,
+};
 
 /// Flags of `convert`.
 #[derive(Debug, clap::Args)]
@@ -23,6 +25,9 @@ pub struct ConvertArgs {
     /// The file to write; OUT_0.h5ad, OUT_1.h5ad … with --cells-per-file
     #[arg(long, value_name = "OUT.h5ad")]
     output: PathBuf,
+    /// What to write: h5ad files, or a folder in the SCDL format of bionemo-scdl
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
     /// Write files of so many cells each
     #[arg(long, value_name = "CELLS", value_parser = clap::value_parser!(u64).range(1..))]
     cells_per_file: Option<u64>,
@@ -45,7 +50,8 @@ pub struct ConvertArgs {
     /// Type of the values: keep, narrowest (that holds them all exactly), or int8 … float64
     #[arg(long, value_name = "TYPE", default_value = "keep")]
     dtype: Dtype,
-    /// Where the files have different genes: same (an error), union or intersection
+    /// Where the files have different genes: same (an error), union, intersection, or ragged (each
+    /// its own: SCDL only)
     #[arg(long, value_name = "WHICH", default_value = "same")]
     genes: GeneChoice,
     /// The matrix to read: X, layers.NAME or raw.X; it becomes X
@@ -66,6 +72,35 @@ pub struct ConvertArgs {
     resume: bool,
 }
 
+/// What is written.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Format {
+    #[default]
+    H5ad,
+    Scdl,
+}
+
+impl ConvertArgs {
+    /// Refuses what an archive cannot have.
+    fn check_format(&self) -> anyhow::Result<()> {
+        let given = [
+            ("--shuffle", self.shuffle),
+            ("--cells-per-file", self.cells_per_file.is_some()),
+            ("--compression", self.compression.is_some()),
+            ("--contiguous", self.contiguous),
+            ("--resume", self.resume),
+        ];
+        let given = given.into_iter().find(|(_, given)| *given);
+        match (self.format, given) {
+            (Format::Scdl, Some((flag, _))) => anyhow::bail!(
+                "{flag} has no meaning for --format scdl\n\
+                 hint: leave it out; to shuffle, convert to h5ad files first"
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
 /// The level of gzip where none is asked for.
 const DEFAULT_LEVEL: u32 = 4;
 /// Less memory than this is not enough for a chunk of each array and thread.
@@ -76,6 +111,7 @@ const LEAST_MEMORY: u64 = 32 << 20;
 /// # Errors
 /// Files that cannot be read, matched or written.
 pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
+    args.check_format()?;
     let storage = match (args.contiguous, args.compression) {
         (true, None | Some(Compression(None))) => Storage::Contiguous,
         (true, Some(_)) => {
@@ -112,10 +148,14 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
         resume: args.resume,
     };
     let bar = new_bar();
-    let done = convert(&config, &mut |what, share| {
+    let mut progress = |what: &'static str, share: f64| {
         bar.set_message(what);
         bar.set_position((share * 1000.0) as u64);
-    });
+    };
+    let done = match args.format {
+        Format::H5ad => convert(&config, &mut progress),
+        Format::Scdl => convert_to_archive(&config, &mut progress),
+    };
     bar.finish_and_clear();
     let done = done?;
     if done.num_changed > 0 {

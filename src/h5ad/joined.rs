@@ -125,7 +125,32 @@ impl<'a> JoinedTable<'a> {
     }
 }
 
+/// The entries of a column, by their kind.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Entries {
+    /// Texts and categories; `None` where missing.
+    Texts(Vec<Option<String>>),
+    /// Integers; `None` where missing.
+    Integers(Vec<Option<i64>>),
+    /// Booleans; `None` where missing.
+    Booleans(Vec<Option<bool>>),
+    /// Floats; NaN where missing.
+    Floats(Vec<f64>),
+}
+
 impl TableColumn {
+    /// Its entries.
+    pub fn into_entries(self) -> Entries {
+        match self.column {
+            Column::Integers(values) => Entries::Integers(values),
+            Column::Booleans(values) => Entries::Booleans(values),
+            Column::Floats { values, .. } => Entries::Floats(values),
+            texts @ (Column::Texts(_) | Column::Categories { .. }) => {
+                Entries::Texts(texts.into_texts())
+            }
+        }
+    }
+
     /// These rows of it.
     pub fn take(&self, rows: impl Iterator<Item = usize>) -> TableColumn {
         let ordered = self.ordered;

@@ -50,7 +50,7 @@ pub use error::H5adError;
 pub use gene_map::{GENE_MAP_COLUMNS, GeneMap};
 pub use genes::style as gene_style;
 pub use inspect::{inspect, inspect_with};
-pub use joined::{JoinedTable, Part, TableColumn};
+pub use joined::{Entries, JoinedTable, Part, TableColumn};
 pub use number::Kind;
 pub use open_files::{H5adSource, OpenFiles};
 pub use options::{MatrixKey, OpenOptions, ValuePolicy};

@@ -418,6 +418,7 @@ fn throughput_counts_every_cell_and_value() {
             measured: throughput::Measured::Tokens(masks()),
             column: None,
             num_passes: 2,
+            sums: false,
             read_ahead_bytes: 1 << 20,
         };
         let pass = measurement.run(threads).unwrap().unwrap();

@@ -14,7 +14,7 @@ use super::fetch::ReadCells;
 use super::mixing::{Mixed, Mixing};
 use super::sampler::Sampler;
 use super::stream::{Loader, LoaderConfig};
-use crate::cell::{CellSource, CsrBlock, Labels, PackedBatch, SourceError};
+use crate::cell::{CellSource, CsrBlock, Labels, PackedBatch, SourceError, SparseBatch};
 use crate::tokenize::BoundSource;
 
 /// What one pass over the selected cells took.
@@ -35,6 +35,42 @@ pub struct Throughput {
     pub peak_bytes: Option<u64>,
     /// How well the batches were mixed, where a column was named.
     pub mixing: Option<Mixing>,
+    /// What came in all, where that was asked for.
+    pub sums: Option<Sums>,
+}
+
+/// What rows hold in all: equal for readers that deliver the same cells.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Sums {
+    /// Of the numbers of the cells in the data set.
+    pub cells: u64,
+    /// Of the genes' places in the vocabulary, one for each value.
+    pub genes: u64,
+    /// Of the values.
+    pub values: f64,
+}
+
+impl Sums {
+    fn add(&mut self, batch: &SparseBatch) {
+        self.cells += batch.cells.iter().sum::<u64>();
+        self.genes += batch
+            .columns
+            .iter()
+            .map(|gene| u64::from(*gene))
+            .sum::<u64>();
+        self.values += batch
+            .values
+            .iter()
+            .map(|value| f64::from(*value))
+            .sum::<f64>();
+    }
+}
+
+/// What is taken down of a batch.
+struct Seen {
+    tokens: u64,
+    cells: Vec<u64>,
+    sums: Sums,
 }
 
 impl Throughput {
@@ -71,6 +107,8 @@ pub struct Measurement<'a> {
     pub column: Option<&'a CellColumn>,
     /// Epochs; the fastest is told.
     pub num_passes: u64,
+    /// Whether what comes is added up, which takes time; of rows only.
+    pub sums: bool,
     /// Bytes that may be read ahead.
     pub read_ahead_bytes: usize,
 }
@@ -98,14 +136,25 @@ impl Measurement<'_> {
         match &self.measured {
             Measured::Tokens(collator) => {
                 let loader = Loader::new(data_set, sampler, Arc::clone(collator), config)?;
-                let count = |batch: &PackedBatch| batch.num_tokens() as u64;
-                self.fastest(num_threads, &non_zeros, loader, |batch| {
-                    (count(&batch), batch.cells)
+                self.fastest(num_threads, &non_zeros, loader, |batch: PackedBatch| Seen {
+                    tokens: batch.num_tokens() as u64,
+                    cells: batch.cells,
+                    sums: Sums::default(),
                 })
             }
             Measured::Rows => {
                 let loader = Loader::rows(data_set, sampler, config)?;
-                self.fastest(num_threads, &non_zeros, loader, |batch| (0, batch.cells))
+                self.fastest(num_threads, &non_zeros, loader, |batch: SparseBatch| {
+                    let mut sums = Sums::default();
+                    if self.sums {
+                        sums.add(&batch);
+                    }
+                    Seen {
+                        tokens: 0,
+                        cells: batch.cells,
+                        sums,
+                    }
+                })
             }
         }
     }
@@ -115,7 +164,7 @@ impl Measurement<'_> {
         num_threads: usize,
         non_zeros: &AtomicU64,
         mut loader: Loader<R>,
-        look: impl Fn(R::Batch) -> (u64, Vec<u64>),
+        look: impl Fn(R::Batch) -> Seen,
     ) -> Result<Option<Throughput>, LoaderError> {
         let mut fastest: Option<Throughput> = None;
         for epoch in 0..self.num_passes {
@@ -123,13 +172,17 @@ impl Measurement<'_> {
             non_zeros.store(0, Ordering::Relaxed);
             reset_peak();
             let mut mixed = self.column.map(Mixed::new);
-            let (start, mut cells, mut tokens) = (Instant::now(), 0, 0);
+            let (mut cells, mut tokens, mut sums) = (0, 0, Sums::default());
+            let start = Instant::now();
             while let Some(batch) = loader.next_batch()? {
-                let (own_tokens, own_cells) = look(batch);
-                cells += own_cells.len() as u64;
-                tokens += own_tokens;
+                let seen = look(batch);
+                cells += seen.cells.len() as u64;
+                tokens += seen.tokens;
+                sums.cells += seen.sums.cells;
+                sums.genes += seen.sums.genes;
+                sums.values += seen.sums.values;
                 if let Some(mixed) = &mut mixed {
-                    mixed.push(&own_cells);
+                    mixed.push(&seen.cells);
                 }
             }
             let (time, peak_bytes) = (start.elapsed(), peak_bytes());
@@ -142,6 +195,7 @@ impl Measurement<'_> {
                 time,
                 peak_bytes,
                 mixing: mixed.and_then(|mixed| mixed.finish(batch_cells)),
+                sums: self.sums.then_some(sums),
             };
             fastest = fastest.filter(|other| other.time <= time).or(Some(pass));
         }

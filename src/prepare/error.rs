@@ -8,6 +8,7 @@ use crate::config::{ConfigError, Invalid};
 use crate::file::FileError;
 use crate::h5ad::H5adError;
 use crate::loader::LoaderError;
+use crate::store::ScdlError;
 use crate::tokenize::TokenizeError;
 use crate::vocab::VocabError;
 
@@ -23,6 +24,9 @@ pub enum PrepareError {
     /// An h5ad file that cannot be read.
     #[error(transparent)]
     H5ad(#[from] H5adError),
+    /// An SCDL archive that cannot be written.
+    #[error(transparent)]
+    Scdl(#[from] ScdlError),
     /// Cells that cannot be read.
     #[error(transparent)]
     Source(SourceError),

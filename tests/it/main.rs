@@ -27,6 +27,7 @@ mod model;
 mod orders;
 mod pretrain;
 mod quickstart;
+mod scdl;
 mod shared;
 mod split;
 mod table;

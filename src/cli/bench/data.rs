@@ -9,9 +9,10 @@ use crate::config::{RunConfig, RunFlags};
 use crate::file::expand_paths;
 use crate::h5ad::H5ad;
 use crate::kernels::memory::keep_freed_memory;
-use crate::loader::throughput::{Measured, Measurement, Throughput};
+use crate::loader::throughput::{Measured, Measurement, Sums, Throughput};
 use crate::loader::{CellColumn, Collator, DataSet, MlmCollator, PlainCollator, Selection};
 use crate::prepare::convert::MemorySize;
+use crate::store::{ScdlArchive, ScdlOptions};
 use crate::tokenize::{Bins, BoundSource, Tokenizer};
 use crate::vocab::{GeneVocab, PhenotypeVocab, Repeats, Vocabulary, canonical_gene_id};
 
@@ -21,7 +22,7 @@ const WEIGHT_CELLS: u64 = 1000;
 /// Flags of `bench data`: those of a run count, as far as they concern reading and tokens.
 #[derive(Debug, clap::Args)]
 pub(super) struct DataArgs {
-    /// The h5ad files; brace patterns and globs are understood
+    /// The h5ad files or SCDL archives; brace patterns and globs are understood
     #[arg(required = true, value_name = "FILE")]
     files: Vec<String>,
     /// Batches of rows of numbers rather than of tokens; no bins are needed
@@ -49,6 +50,9 @@ pub(super) struct DataArgs {
     /// Memory for what is read ahead, such as 300MB or 1GiB
     #[arg(long, value_name = "BYTES", default_value = "1GiB")]
     read_ahead: MemorySize,
+    /// Also add up what came, to compare with other readers: numbers of cells, of genes, values
+    #[arg(long, requires = "rows")]
+    check: bool,
     /// Mask the cells too, as mlm does
     #[arg(long)]
     masks: bool,
@@ -99,6 +103,7 @@ pub(super) fn run(args: &DataArgs) -> anyhow::Result<()> {
             measured: measured.clone(),
             column: column.as_ref(),
             num_passes: args.passes,
+            sums: args.check,
             read_ahead_bytes: usize::try_from(args.read_ahead.0)?,
         };
         for threads in args.threads(&config) {
@@ -148,8 +153,16 @@ fn print_row(batch: usize, pass: &Throughput) {
             mixing.entropy, mixing.most
         )
     });
+    let sums = pass.sums.map_or_else(String::new, |sums| {
+        let Sums {
+            cells,
+            genes,
+            values,
+        } = sums;
+        format!("  sums: cells {cells}, genes {genes}, values {values}")
+    });
     println!(
-        "{:>7} {batch:>6} {:>10} {:>8.3} {:>10.0} {:>12.0} {:>12.0} {peak:>12}  {mixing}",
+        "{:>7} {batch:>6} {:>10} {:>8.3} {:>10.0} {:>12.0} {:>12.0} {peak:>12}  {mixing}{sums}",
         pass.num_threads,
         pass.cells,
         pass.time.as_secs_f64(),
@@ -173,6 +186,9 @@ fn as_json(batch: usize, pass: &Throughput) -> serde_json::Value {
         "peak_bytes": pass.peak_bytes,
         "batch_entropy_bits": pass.mixing.map(|mixing| mixing.entropy),
         "random_batch_entropy_bits": pass.mixing.map(|mixing| mixing.most),
+        "sum_of_cells": pass.sums.map(|sums| sums.cells),
+        "sum_of_genes": pass.sums.map(|sums| sums.genes),
+        "sum_of_values": pass.sums.map(|sums| sums.values),
     })
 }
 
@@ -199,22 +215,37 @@ pub(super) fn open(
 ) -> anyhow::Result<(Sources, Arc<Vocabulary>)> {
     let paths = expand_paths(files)?;
     let options = config.open_options();
-    let mut files = Vec::new();
+    let mut files: Vec<Arc<dyn CellSource>> = Vec::new();
     for path in paths {
-        files.push(Arc::new(H5ad::open(&path, &options)?));
+        if path.is_dir() {
+            let column = options.gene_id_column.clone();
+            let parts = ScdlArchive::open(
+                &path,
+                &ScdlOptions {
+                    gene_id_column: column,
+                },
+            )?;
+            files.extend(parts.into_iter().map(|part| Arc::new(part) as _));
+        } else {
+            files.push(Arc::new(H5ad::open(&path, &options)?));
+        }
     }
     let vocabulary = Arc::new(vocabulary(&files, config, &bins)?);
     let tokenizer = Tokenizer::new(Arc::clone(&vocabulary), config.tokenize_with(bins))?;
     let mut sources: Sources = Vec::new();
     for file in files {
         let bound = Arc::new(tokenizer.bind(file.as_ref())?);
-        sources.extend((0..copies).map(|_| (Arc::clone(&file) as _, Arc::clone(&bound))));
+        sources.extend((0..copies).map(|_| (Arc::clone(&file), Arc::clone(&bound))));
     }
     Ok((sources, vocabulary))
 }
 
 /// Every gene and every value of the files.
-fn vocabulary(files: &[Arc<H5ad>], config: &RunConfig, bins: &Bins) -> anyhow::Result<Vocabulary> {
+fn vocabulary(
+    files: &[Arc<dyn CellSource>],
+    config: &RunConfig,
+    bins: &Bins,
+) -> anyhow::Result<Vocabulary> {
     let mut seen = HashSet::new();
     let ids = files.iter().flat_map(|file| file.gene_ids());
     let ids = ids
@@ -224,7 +255,7 @@ fn vocabulary(files: &[Arc<H5ad>], config: &RunConfig, bins: &Bins) -> anyhow::R
     let mut phenotypes = PhenotypeVocab::new(BTreeMap::new(), Repeats::Allowed)?;
     for file in files {
         for category in &config.included_phenotypes {
-            let labels = file.obs_labels(category)?;
+            let labels = file.labels(category).map_err(|e| anyhow::anyhow!(e))?;
             phenotypes = phenotypes.with_values([(category.as_str(), &labels)])?;
         }
     }

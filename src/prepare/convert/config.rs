@@ -139,6 +139,8 @@ pub enum GeneChoice {
     Union,
     /// Those of every file.
     Intersection,
+    /// Of each file its own: only archives can hold that.
+    Ragged,
 }
 
 impl FromStr for GeneChoice {
@@ -149,9 +151,10 @@ impl FromStr for GeneChoice {
             "same" => Ok(Self::Same),
             "union" => Ok(Self::Union),
             "intersection" => Ok(Self::Intersection),
+            "ragged" => Ok(Self::Ragged),
             _ => Err(UnknownName {
                 given: text.to_owned(),
-                expected: vec!["same", "union", "intersection"],
+                expected: vec!["same", "union", "intersection", "ragged"],
             }),
         }
     }

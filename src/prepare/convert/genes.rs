@@ -37,6 +37,13 @@ impl GenePlan {
             });
         }
         let sets = files.iter().map(distinct).collect::<Result<Vec<_>, _>>()?;
+        if choice == GeneChoice::Ragged {
+            return Err(PrepareError::Convert(
+                "an h5ad file has the same genes in every cell\n\
+                 hint: choose --genes union, --genes intersection or --format scdl"
+                    .to_owned(),
+            ));
+        }
         if choice == GeneChoice::Same {
             for (file, set) in files.iter().zip(&sets) {
                 refuse_difference(first, &sets[0], file, set)?;

@@ -12,7 +12,7 @@ use super::places::{Places, Task};
 use super::spill::Spill;
 use super::stage::Stage;
 use crate::h5ad::writer::{GroupParts, MatrixWriter, Output, Storage, TableWriter};
-use crate::h5ad::{H5ad, H5adError, JoinedTable, Kind, Part, RowBytes, Survey};
+use crate::h5ad::{ColumnMap, H5ad, H5adError, JoinedTable, Kind, Part, RowBytes, Survey};
 use crate::prepare::PrepareError;
 
 /// Memory that one entry under way takes, in all its forms.
@@ -107,7 +107,7 @@ pub fn convert(
 }
 
 /// The type of the values to be written.
-fn kind_of(
+pub(super) fn kind_of(
     config: &ConvertConfig,
     files: &[H5ad],
     places: &Places,
@@ -135,15 +135,29 @@ fn kind_of(
 }
 
 /// The share of the cells that are read after a wave.
-fn share(wave: &[Task], places: &Places) -> f64 {
+pub(super) fn share(wave: &[Task], places: &Places) -> f64 {
     let end = wave
         .last()
         .map_or(0, |t| t.first + t.rows.end - t.rows.start);
     end as f64 / places.num_cells().max(1) as f64
 }
 
+/// The rows of a wave as values of `kind`; `maps`: where the columns of each file go.
+pub(super) fn read(
+    files: &[H5ad],
+    maps: &[ColumnMap],
+    kind: Kind,
+    wave: &[Task],
+) -> Result<Vec<RowBytes>, H5adError> {
+    let read = |task: &Task| {
+        let (file, map) = (&files[task.file], &maps[task.file]);
+        file.read_bytes(task.rows.clone(), kind, map)
+    };
+    wave.par_iter().map(read).collect()
+}
+
 /// Tasks that are done together, for the cells `within`.
-fn waves(
+pub(super) fn waves(
     config: &ConvertConfig,
     files: &[H5ad],
     places: &Places,
@@ -262,11 +276,7 @@ impl Job<'_> {
     }
 
     fn read(&self, wave: &[Task]) -> Result<Vec<RowBytes>, H5adError> {
-        let read = |task: &Task| {
-            let (file, map) = (&self.files[task.file], &self.genes.maps[task.file]);
-            file.read_bytes(task.rows.clone(), self.kind, map)
-        };
-        wave.par_iter().map(read).collect()
+        read(self.files, &self.genes.maps, self.kind, wave)
     }
 
     fn write_in_order(
@@ -433,7 +443,10 @@ impl Job<'_> {
 }
 
 /// The names of what is not carried over.
-fn left_out(config: &ConvertConfig, files: &[H5ad]) -> Result<Vec<String>, PrepareError> {
+pub(super) fn left_out(
+    config: &ConvertConfig,
+    files: &[H5ad],
+) -> Result<Vec<String>, PrepareError> {
     let chosen = config.open.matrix.to_string();
     let mut names: Vec<String> = Vec::new();
     for file in files {

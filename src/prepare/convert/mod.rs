@@ -10,6 +10,7 @@
 //! that is killed leaves the old files or the new ones; finished files are found again with
 //! [`ConvertConfig::resume`].
 
+mod archive;
 mod config;
 mod genes;
 mod job;
@@ -17,5 +18,6 @@ mod places;
 mod spill;
 mod stage;
 
+pub use archive::convert_to_archive;
 pub use config::{Compression, ConvertConfig, Dtype, GeneChoice, MemorySize};
 pub use job::{Converted, convert};
