@@ -17,7 +17,6 @@ use crate::infer::embed::Pooling;
 use crate::infer::{Checkpoint, Model, Reading};
 use crate::loader::{DataSet, EvalSet, LoaderConfig, Selection};
 use crate::rng::{self, Stream};
-use crate::tokenize::{TokenizeConfig, Tokenizer, UnknownPhenotype};
 use crate::train::data::{Data, Files, sets_or_files};
 use crate::train::resume::saved_settings;
 use crate::train::start::Start;
@@ -291,13 +290,7 @@ fn given(
     seed: u64,
 ) -> Result<Cells> {
     let (reading, trained) = (&question.reading, &checkpoint.tokenize);
-    let settings = TokenizeConfig {
-        unknown_phenotype: UnknownPhenotype::Mask,
-        min_gene_overlap: reading.min_gene_overlap.unwrap_or(trained.min_gene_overlap),
-        allow_scaled: reading.allow_scaled || trained.allow_scaled,
-        ..trained.clone()
-    };
-    let tokenizer = Tokenizer::new(Arc::clone(&checkpoint.vocabulary), settings)?;
+    let tokenizer = reading.tokenizer(checkpoint)?;
     let (mut members, pool) = (Vec::new(), OpenFiles::new());
     for path in files {
         let file = pool.file(path, &reading.open)?;

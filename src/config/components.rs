@@ -247,6 +247,19 @@ impl RunConfig {
         Ok(config)
     }
 
+    /// `model` as this run computes it: precision, what is kept for the way back, dropout.
+    pub fn as_computed(&self, mut model: GeneBertConfig) -> GeneBertConfig {
+        model.precision = self.precision();
+        model.recompute = self.recompute;
+        if let Some(dropout) = self.hidden_dropout_prob {
+            model.hidden_dropout_prob = dropout;
+        }
+        if let Some(dropout) = self.attention_probs_dropout_prob {
+            model.attention_probs_dropout_prob = dropout;
+        }
+        model
+    }
+
     /// In what matrix products are computed; `auto` is settled by measuring, for a tenth of a
     /// second.
     pub fn precision(&self) -> Precision {

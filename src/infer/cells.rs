@@ -38,6 +38,24 @@ pub struct Reading {
 }
 
 impl Reading {
+    /// Makes tokens as in training; values that the checkpoint does not know are masked.
+    ///
+    /// # Errors
+    /// Settings of the checkpoint that cannot work.
+    pub fn tokenizer(&self, checkpoint: &Checkpoint) -> Result<Tokenizer> {
+        let trained = &checkpoint.tokenize;
+        let settings = TokenizeConfig {
+            unknown_phenotype: UnknownPhenotype::Mask,
+            min_gene_overlap: self.min_gene_overlap.unwrap_or(trained.min_gene_overlap),
+            allow_scaled: self.allow_scaled || trained.allow_scaled,
+            ..trained.clone()
+        };
+        Ok(Tokenizer::new(
+            Arc::clone(&checkpoint.vocabulary),
+            settings,
+        )?)
+    }
+
     /// Whether a file has any cell that is to be read.
     ///
     /// # Errors
@@ -92,14 +110,7 @@ impl Cells {
     /// the model was not trained with.
     pub(super) fn open(path: &Path, checkpoint: &Checkpoint, reading: &Reading) -> Result<Self> {
         let file = Arc::new(H5ad::open(path, &reading.open)?);
-        let trained = &checkpoint.tokenize;
-        let settings = TokenizeConfig {
-            unknown_phenotype: UnknownPhenotype::Mask,
-            min_gene_overlap: reading.min_gene_overlap.unwrap_or(trained.min_gene_overlap),
-            allow_scaled: reading.allow_scaled || trained.allow_scaled,
-            ..trained.clone()
-        };
-        let tokenizer = Tokenizer::new(Arc::clone(&checkpoint.vocabulary), settings)?;
+        let tokenizer = reading.tokenizer(checkpoint)?;
         let bound = Arc::new(tokenizer.bind_showing(file.as_ref(), &reading.visible)?);
         let selection = match &reading.part {
             Some(part) => part.cells(&[file.as_ref()])?,

@@ -12,9 +12,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::PrepareError;
-use super::encoding::Encoding;
 use super::passes::Progress;
-use super::tokens::{saved_settings, training_files};
+use super::tokens::{encoding_of, settle};
 use crate::cell::{CellSource, PackedBatch};
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{FileError, StagedFile};
@@ -49,18 +48,9 @@ pub fn write(
     output: &Path,
     progress: Progress<'_>,
 ) -> Result<Written, PrepareError> {
-    let config = flags.resolve()?;
-    let checkpoint = config.pretrained_model_path.filter(|path| path.is_dir());
-    let config = match &checkpoint {
-        Some(folder) => flags.resolve_over(saved_settings(folder)?)?,
-        None => flags.resolve()?,
-    };
-    config.validate_tokens()?;
+    let (config, checkpoint) = settle(flags)?;
     let opened = OpenFiles::all(files, &config.open_options())?;
-    let encoding = match &checkpoint {
-        Some(folder) => Encoding::from_checkpoint(&config, folder)?,
-        None => Encoding::from_files(&config, &training_files(&config, files)?)?,
-    };
+    let encoding = encoding_of(&config, checkpoint.as_deref(), files)?;
     let vocabulary = encoding.vocabulary;
     let tokenizer = Tokenizer::new(Arc::clone(&vocabulary), encoding.tokenize)?;
     let mut members = Vec::new();

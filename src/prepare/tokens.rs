@@ -55,18 +55,10 @@ impl Tokens {
     /// Settings that cannot work or contradict the checkpoint; a file that cannot be read; too few
     /// known genes, an obs column that does not exist, an unknown value.
     pub fn open(path: &Path, flags: &RunFlags) -> Result<Self, PrepareError> {
-        let config = flags.resolve()?;
-        let checkpoint = config.pretrained_model_path.filter(|path| path.is_dir());
-        let config = match &checkpoint {
-            Some(folder) => flags.resolve_over(saved_settings(folder)?)?,
-            None => flags.resolve()?,
-        };
-        config.validate_tokens()?;
+        let (config, checkpoint) = settle(flags)?;
         let file = Arc::new(H5ad::open(path, &config.open_options())?);
-        let encoding = match &checkpoint {
-            Some(folder) => Encoding::from_checkpoint(&config, folder)?,
-            None => Encoding::from_files(&config, &training_files(&config, &[path.to_owned()])?)?,
-        };
+        let files = [path.to_owned()];
+        let encoding = encoding_of(&config, checkpoint.as_deref(), &files)?;
         let vocabulary = encoding.vocabulary;
         let tokenizer = Tokenizer::new(Arc::clone(&vocabulary), encoding.tokenize)?;
         let bound = tokenizer.bind(file.as_ref())?;
@@ -159,8 +151,33 @@ impl Tokens {
     }
 }
 
+/// The settings of `flags`, those that are not given being of the checkpoint that
+/// `--pretrained_model_path` names, and its folder.
+pub(super) fn settle(flags: &RunFlags) -> Result<(RunConfig, Option<PathBuf>), PrepareError> {
+    let mut config = flags.resolve()?;
+    let checkpoint = config.pretrained_model_path.clone();
+    let checkpoint = checkpoint.filter(|path| path.is_dir());
+    if let Some(folder) = &checkpoint {
+        config = flags.resolve_over(saved_settings(folder)?)?;
+    }
+    config.validate_tokens()?;
+    Ok((config, checkpoint))
+}
+
+/// How cells become tokens: as in the checkpoint, else as the training files say, else `files`.
+pub(super) fn encoding_of(
+    config: &RunConfig,
+    checkpoint: Option<&Path>,
+    files: &[PathBuf],
+) -> Result<Encoding, PrepareError> {
+    match checkpoint {
+        Some(folder) => Encoding::from_checkpoint(config, folder),
+        None => Encoding::from_files(config, &training_files(config, files)?),
+    }
+}
+
 /// The files whose genes and values make the vocabulary: the training files, else `file`.
-pub(super) fn training_files(
+fn training_files(
     config: &RunConfig,
     files: &[PathBuf],
 ) -> Result<Vec<Arc<H5adSource>>, PrepareError> {
@@ -173,7 +190,7 @@ pub(super) fn training_files(
 }
 
 /// What a checkpoint's run was told about tokens, masks and about where values and gene ids are.
-pub(super) fn saved_settings(checkpoint: &Path) -> Result<Settings, PrepareError> {
+fn saved_settings(checkpoint: &Path) -> Result<Settings, PrepareError> {
     let (_, tokenize) = encoding::load(checkpoint)?;
     let path = checkpoint.join("run.toml");
     let run = if path.is_file() {

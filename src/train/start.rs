@@ -102,18 +102,11 @@ impl Start {
 
 /// The config with the run's dropout and the vocabulary's sizes.
 fn shaped(
-    mut model: GeneBertConfig,
+    model: GeneBertConfig,
     config: &RunConfig,
     vocabulary: &Vocabulary,
 ) -> Result<GeneBertConfig> {
-    model.precision = config.precision();
-    model.recompute = config.recompute;
-    if let Some(dropout) = config.hidden_dropout_prob {
-        model.hidden_dropout_prob = dropout;
-    }
-    if let Some(dropout) = config.attention_probs_dropout_prob {
-        model.attention_probs_dropout_prob = dropout;
-    }
+    let model = config.as_computed(model);
     let model = model.with_vocabulary(vocabulary.vocab_size(), vocabulary.type_vocab_size());
     model.validate()?;
     Ok(model)

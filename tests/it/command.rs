@@ -13,6 +13,12 @@ pub fn gene_bert(folder: &Path, line: &str) -> Output {
         .unwrap()
 }
 
+/// All that was printed.
+pub fn text(output: &Output) -> String {
+    let streams = [&output.stdout, &output.stderr];
+    streams.map(|s| String::from_utf8_lossy(s)).join("\n")
+}
+
 /// What a line that must succeed prints: standard output, then standard error.
 pub fn done(folder: &Path, line: &str) -> String {
     let output = gene_bert(folder, line);

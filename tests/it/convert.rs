@@ -3,35 +3,22 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 use gene_bert::cell::{CellSource, CsrBlock, Labels};
 use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 use gene_bert::h5ad::{H5ad, Kind, OpenOptions, ValuePolicy, VarColumn};
 
-fn gene_bert(folder: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(line.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
+use crate::command::{self, done, gene_bert};
 
-/// The standard error of a line that must succeed.
+/// What a line that must succeed says.
 fn convert(folder: &Path, line: &str) -> String {
-    let output = gene_bert(folder, &format!("convert {line}"));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{line}\n{said}");
-    said
+    done(folder, &format!("convert {line}"))
 }
 
 fn refused(folder: &Path, line: &str) -> String {
-    let output = gene_bert(folder, &format!("convert {line}"));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{line}\n{said}");
-    assert!(said.starts_with("error: "), "{said}");
-    said
+    command::refused(folder, &format!("convert {line}"), &[])
 }
 
 fn open(folder: &Path, name: &str) -> H5ad {

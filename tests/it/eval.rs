@@ -5,7 +5,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use gene_bert::cell::{CellSource, CsrBlock, Labels};
 use gene_bert::h5ad::edit::{Additions, ObsColumn, add_to_copy};
@@ -13,6 +12,8 @@ use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 use gene_bert::h5ad::{H5ad, OpenOptions};
 use gene_bert::prepare::simulate::simulate;
 use serde_json::Value;
+
+use crate::command;
 
 /// A folder with simulated cells and a tiny model of each kind, trained for a few steps.
 pub struct Folder(tempfile::TempDir);
@@ -39,38 +40,12 @@ impl Folder {
         self.0.path().join(name)
     }
 
-    fn run(&self, line: &str) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gene-bert"));
-        command.args(line.split_whitespace());
-        command.current_dir(self.0.path()).output().unwrap()
-    }
-
     pub fn done(&self, line: &str) -> String {
-        let output = self.run(line);
-        assert!(output.status.success(), "{line}\n{output:?}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
+        command::done(self.0.path(), line)
     }
 
     pub fn refused(&self, line: &str, parts: &[&str]) {
-        let before = self.names();
-        let output = self.run(line);
-        let text = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
-        for part in parts {
-            assert!(
-                text.contains(part),
-                "`{line}` does not say `{part}`:\n{text}"
-            );
-        }
-        assert_eq!(self.names(), before, "{line} left something behind");
-    }
-
-    fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.0.path()).unwrap();
-        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-        let mut names: Vec<String> = names.collect();
-        names.sort();
-        names
+        command::refused(self.0.path(), line, parts);
     }
 
     pub fn metrics(&self, folder: &str) -> Value {
@@ -453,12 +428,8 @@ fn odd_cells_and_foreign_files() {
         &["nothing to evaluate", "unheard of (6)", "hint: "],
     );
     // Masked genes are left to be evaluated.
-    let output = folder.run("eval news.h5ad --checkpoint mlm --output of-news");
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success() && text.contains("unheard of (6)"),
-        "{text}"
-    );
+    let text = folder.done("eval news.h5ad --checkpoint mlm --output of-news");
+    assert!(text.contains("unheard of (6)"), "{text}");
     assert_eq!(
         folder.metrics("of-news")["columns"],
         Value::Array(Vec::new())

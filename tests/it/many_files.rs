@@ -7,6 +7,8 @@ use std::process::{Command, Output};
 use gene_bert::cell::{CsrBlock, Labels};
 use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 
+use crate::command::text;
+
 /// `cells` cells that express two of the genes each, in columns `type` and `donor`.
 fn write(path: &Path, cells: usize, genes: &[String], columns: &[&str]) {
     let starts = (0..=cells).map(|cell| 2 * cell).collect();
@@ -54,11 +56,6 @@ fn run(folder: &Path, handles: usize, line: &str) -> Output {
         .current_dir(folder)
         .output()
         .unwrap()
-}
-
-fn text(output: &Output) -> String {
-    let streams = [&output.stdout, &output.stderr];
-    streams.map(|s| String::from_utf8_lossy(s)).join("\n")
 }
 
 const MLM: &str = "mlm --model_arch quickstart --num_hidden_layers 1 --bin_edges 0.5 --seed 1 \

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 
 use gene_bert::cell::CellSource;
@@ -16,22 +16,13 @@ use gene_bert::prepare::simulate::simulate;
 use gene_bert::tokenize::{TokenizeConfig, Tokenizer};
 use gene_bert::vocab::{GenesFrom, PhenotypeVocab, Repeats, Vocabulary, build_genes};
 
+use crate::command::{gene_bert, text};
+
 fn mlm(folder: &Path, output: &str, more: &str) -> Output {
     let flags = "mlm --model_arch quickstart --num_hidden_layers 1 --bin_edges 0.5 --max_length 32 \
                  --included_phenotypes cell_type --per_device_train_batch_size 8 --logging_steps 1 \
                  --train_data_paths simulated_1.h5ad simulated_2.h5ad --output_dir";
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(flags.split_whitespace())
-        .arg(output)
-        .args(more.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
-
-fn text(output: &Output) -> String {
-    let streams = [&output.stdout, &output.stderr];
-    streams.map(|s| String::from_utf8_lossy(s)).join("\n")
+    gene_bert(folder, &format!("{flags} {output} {more}"))
 }
 
 fn weights(checkpoint: PathBuf) -> Vec<u8> {

@@ -3,26 +3,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use gene_bert::cell::{CellSource, CsrBlock};
 use gene_bert::h5ad::{H5ad, OpenOptions};
 use gene_bert::prepare::simulate::simulate;
 use gene_bert::store::{ScalarType, ScdlArchive, ScdlOptions};
 
-fn gene_bert(folder: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(line.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
+use crate::command::{done, gene_bert};
 
 fn convert(folder: &Path, line: &str) -> String {
-    let output = gene_bert(folder, &format!("convert {line}"));
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{line}\n{said}");
-    said
+    done(folder, &format!("convert {line}"))
 }
 
 fn open(folder: &Path) -> Result<Vec<ScdlArchive>, String> {

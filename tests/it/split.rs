@@ -4,46 +4,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
 
 use gene_bert::cell::CellSource;
 use gene_bert::h5ad::{H5ad, OpenOptions};
 use gene_bert::loader::split::{FoldChoice, Part, Split, cells_of};
 use gene_bert::prepare::simulate::simulate;
 
-use super::shared::shared_dir;
+use crate::command::{self, done, gene_bert, text};
+use crate::shared::shared_dir;
 
-fn gene_bert(folder: &Path, line: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(line.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
-
-fn text(output: &Output) -> String {
-    let streams = [&output.stdout, &output.stderr];
-    streams.map(|s| String::from_utf8_lossy(s)).join("\n")
-}
-
-fn run(folder: &Path, line: &str) -> String {
-    let output = gene_bert(folder, line);
-    let text = text(&output);
-    assert!(output.status.success(), "{line}\n{text}");
-    text
-}
-
-/// Must be refused with these words.
+/// Must be refused with these words and a remedy.
 fn refused(folder: &Path, line: &str, words: &[&str]) {
-    let output = gene_bert(folder, line);
-    let text = text(&output);
-    assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
-    for word in words {
-        assert!(
-            text.contains(word),
-            "`{line}` does not say `{word}`:\n{text}"
-        );
-    }
+    let text = command::refused(folder, line, words);
     let remedies = ["hint: ", "Usage", "expected"];
     assert!(remedies.iter().any(|word| text.contains(word)), "{text}");
 }
@@ -67,7 +39,7 @@ fn groups_of_real_cells_stay_whole() {
         "split {} --by source --stratify-by label --val 0.15 --test 0.2 --output split.json",
         pool.display()
     );
-    let said = run(dir.path(), &line);
+    let said = done(dir.path(), &line);
     assert!(said.contains("test") && !said.contains("warning"), "{said}");
     let file = open(&pool);
     let of = parts(&dir.path().join("split.json"), 0, &file);
@@ -90,7 +62,7 @@ fn groups_of_real_cells_stay_whole() {
     let small = fs::metadata(dir.path().join("split.json")).unwrap().len();
     assert!(small < 10_000, "{small} bytes");
     let again = line.replace("split.json", "again.json");
-    run(dir.path(), &again);
+    done(dir.path(), &again);
     let read = |name: &str| fs::read(dir.path().join(name)).unwrap();
     assert!(read("split.json") == read("again.json"));
     refused(dir.path(), &line, &["split.json: exists already"]);
@@ -106,7 +78,7 @@ fn folds_of_real_cells_have_all_classes() {
         "split {} --stratify-by sorted_population --folds 5 --output folds.json",
         pbmc.display()
     );
-    let said = run(dir.path(), &line);
+    let said = done(dir.path(), &line);
     assert!(
         said.contains("fold 4") && said.contains("no obs column tells"),
         "{said}"
@@ -142,12 +114,12 @@ fn held_out_means_the_same_to_every_command() {
     };
     let dir = tempfile::tempdir().unwrap();
     let (here, pbmc) = (dir.path(), pbmc.display());
-    run(
+    done(
         here,
         &format!("split {pbmc} --val 100 --test 37 --seed 3 --output split.json"),
     );
     let split = here.join("split.json");
-    let said = run(
+    let said = done(
         here,
         &format!(
             "cls --train_data_paths {pbmc} --split_file split.json --model_arch quickstart \
@@ -158,7 +130,7 @@ fn held_out_means_the_same_to_every_command() {
     assert!(said.contains("2003 to train on, 100 held out"), "{said}");
     assert!(said.contains("37 cells are left alone"), "{said}");
     let line = format!("predict {pbmc} --checkpoint run --split-file split.json --part test");
-    run(here, &format!("{line} --output test.csv"));
+    done(here, &format!("{line} --output test.csv"));
     let table = fs::read_to_string(here.join("test.csv")).unwrap();
     let names: Vec<&str> = table
         .lines()
@@ -175,7 +147,7 @@ fn held_out_means_the_same_to_every_command() {
             .eq(names.iter().copied())
     );
     // In the file, the other cells have no value; the values are the same.
-    run(here, &format!("{line} --output labelled.h5ad"));
+    done(here, &format!("{line} --output labelled.h5ad"));
     let labels = open(&here.join("labelled.h5ad"));
     let labels = labels.labels("sorted_population_predicted").unwrap();
     let known = (0..).zip(&labels.codes).filter(|(_, code)| **code >= 0);
@@ -187,18 +159,18 @@ fn held_out_means_the_same_to_every_command() {
         .map(|row| labels.value(*row as usize).unwrap().to_owned());
     assert!(values.eq(found));
     let eval = "eval --checkpoint run --split-file split.json --part test --output";
-    let said = run(here, &format!("{eval} own"));
+    let said = done(here, &format!("{eval} own"));
     assert!(said.contains("37 cells"), "{said}");
-    let again = run(here, &format!("{eval} named {pbmc}"));
+    let again = done(here, &format!("{eval} named {pbmc}"));
     let figures = |folder: &str| fs::read(here.join(folder).join("per_class.csv")).unwrap();
     assert!(figures("own") == figures("named"), "{again}");
     // Embeddings of the part alone are those of the cells among all.
     let line = format!("embed {pbmc} --checkpoint run");
-    run(
+    done(
         here,
         &format!("{line} --split-file split.json --part test --output test_e.csv"),
     );
-    run(here, &format!("{line} --output all_e.csv"));
+    done(here, &format!("{line} --output all_e.csv"));
     let embeddings = |name: &str| fs::read_to_string(here.join(name)).unwrap();
     let (some, all) = (embeddings("test_e.csv"), embeddings("all_e.csv"));
     let all: BTreeSet<&str> = all.lines().collect();
@@ -217,7 +189,7 @@ fn files_that_the_split_does_not_know_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let (here, one, other) = (dir.path(), one.display(), other.display());
     let both = format!("split {one} {other} --by-file");
-    run(
+    done(
         here,
         &format!("{both} --test-values scmixology_sc_dropseq.h5ad --output files.json"),
     );
@@ -226,13 +198,13 @@ fn files_that_the_split_does_not_know_are_refused() {
         Part::ALL.map(|part| split.num_cells(0, part)),
         [274, 0, 225]
     );
-    run(here, &format!("split {one} --output one.json"));
+    done(here, &format!("split {one} --output one.json"));
     let mlm = format!(
         "mlm --train_data_paths {one} {other} --model_arch quickstart --bin_edges 0.5 \
          --num_hidden_layers 1 --max_length 32 --max_steps 1 --min_gene_overlap 0.1 --output_dir run"
     );
     // Nothing validates: a share of the training cells does.
-    let said = run(here, &format!("{mlm} --split_file files.json"));
+    let said = done(here, &format!("{mlm} --split_file files.json"));
     assert!(said.contains("225 cells are left alone"), "{said}");
     let words = ["scmixology_sc_dropseq.h5ad: the split was made without this file"];
     let again = format!("{mlm} --overwrite_output_dir");

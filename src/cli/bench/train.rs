@@ -94,18 +94,11 @@ fn workload(
     if args.batch == 0 || args.length == 0 || args.steps == 0 {
         bail!("--batch, --length and --steps must be at least 1");
     }
-    let mut model = match &args.shape {
+    let model = match &args.shape {
         Some(shape) => shaped(shape)?,
         None => config.model_config()?,
     };
-    model.precision = config.precision();
-    model.recompute = config.recompute;
-    if let Some(dropout) = config.hidden_dropout_prob {
-        model.hidden_dropout_prob = dropout;
-    }
-    if let Some(dropout) = config.attention_probs_dropout_prob {
-        model.attention_probs_dropout_prob = dropout;
-    }
+    let model = config.as_computed(model);
     if args.files.is_empty() {
         let model = model.with_vocabulary(args.vocab_size, args.type_vocab_size);
         model.validate()?;

@@ -20,10 +20,7 @@ pub fn convert_to_archive(
     config: &ConvertConfig,
     progress: &mut (dyn FnMut(&'static str, f64) + Send),
 ) -> Result<Converted, PrepareError> {
-    let mut open = config.open.clone();
-    open.csc_memory_bytes = config.memory_bytes / 4;
-    let files = config.inputs.iter().map(|path| H5ad::open(path, &open));
-    let files = files.collect::<Result<Vec<_>, _>>()?;
+    let files = config.open_inputs()?;
     let plan = match config.genes {
         GeneChoice::Ragged => None,
         choice => Some(GenePlan::new(&files, choice)?),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::h5ad::writer::Storage;
-use crate::h5ad::{Kind, OpenOptions};
+use crate::h5ad::{H5ad, H5adError, Kind, OpenOptions};
 
 /// A conversion.
 #[derive(Debug, Clone)]
@@ -30,6 +30,18 @@ pub struct ConvertConfig {
     pub memory_bytes: u64,
     /// Whether finished files of a conversion that was killed are taken as they are.
     pub resume: bool,
+}
+
+impl ConvertConfig {
+    /// The inputs; matrices by column may take a quarter of the memory.
+    pub(super) fn open_inputs(&self) -> Result<Vec<H5ad>, H5adError> {
+        let open = OpenOptions {
+            csc_memory_bytes: self.memory_bytes / 4,
+            ..self.open.clone()
+        };
+        let files = self.inputs.iter().map(|path| H5ad::open(path, &open));
+        files.collect()
+    }
 }
 
 /// The type of the values written.

@@ -68,10 +68,7 @@ pub fn convert(
     config: &ConvertConfig,
     progress: &mut (dyn FnMut(&'static str, f64) + Send),
 ) -> Result<Converted, PrepareError> {
-    let mut open = config.open.clone();
-    open.csc_memory_bytes = config.memory_bytes / 4;
-    let files = config.inputs.iter().map(|path| H5ad::open(path, &open));
-    let files = files.collect::<Result<Vec<_>, _>>()?;
+    let files = config.open_inputs()?;
     let genes = GenePlan::new(&files, config.genes)?;
     let exact = config.storage == Storage::Contiguous;
     let places = Places::new(&files, config.shuffle, config.cells_per_file, exact)?;
