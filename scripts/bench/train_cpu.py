@@ -6,13 +6,18 @@ weights on the same batches, with dropout, clipping to norm 1 and AdamW. First b
 without dropout, and their losses must agree; then they are timed in turn, ROUNDS times, each in a
 process of its own. PyTorch runs as
 
-  hf       f32, attention written out, the head on every position: as Hugging Face's model runs
-  sdpa     f32, PyTorch's own attention, the head on labelled positions
-  bf16     sdpa under bf16 autocast
-  compiled bf16 through torch.compile
+  transformers f32, Hugging Face's own DistilBertForMaskedLM, attention "eager", with the embeddings
+               of the original in place of its own
+  hf           f32, the same written out here: attention in full, the head on every position
+  sdpa         f32, PyTorch's own attention, the head on labelled positions
+  bf16         sdpa under bf16 autocast
+  compiled     bf16 through torch.compile
 
-    pip install torch safetensors numpy
+With h5ad FILEs the batches are of their cells, at most --length tokens each; else of made-up ones.
+
+    pip install torch safetensors numpy transformers
     scripts/bench/train_cpu.py --program target/release/gene-bert --shape 4,256,4,1024
+    scripts/bench/train_cpu.py --length 2048 --batch 8 data/throughput/pool_real_human_cells.h5ad
 """
 
 import argparse
@@ -26,8 +31,9 @@ import tempfile
 import time
 from pathlib import Path
 
-MODES = ["hf", "sdpa", "bf16", "compiled"]
+MODES = ["transformers", "hf", "sdpa", "bf16", "compiled"]
 LEARNING_RATE = 1e-4
+BIN_EDGES = [0.5, 1.5, 2.5, 4.5, 8.5]
 
 
 def worker(mode, folder, steps, threads, dropout):
@@ -45,6 +51,20 @@ def worker(mode, folder, steps, threads, dropout):
     eps = config["layer_norm_eps"]
     drop = config["hidden_dropout_prob"] if dropout else 0.0
     attention_drop = config["attention_probs_dropout_prob"] if dropout else 0.0
+
+    class Embeddings(nn.Module):
+        """Those of the original: words and token types (genes), no positions."""
+
+        def __init__(self):
+            super().__init__()
+            padding = config["pad_token_id"]
+            self.word_embeddings = nn.Embedding(config["vocab_size"], width, padding_idx=padding)
+            self.token_type_embeddings = nn.Embedding(config["type_vocab_size"], width)
+            self.LayerNorm = nn.LayerNorm(width, eps)
+
+        def forward(self, ids, inputs_embeds=None, position_ids=None):
+            x = self.word_embeddings(ids) + self.token_type_embeddings(self.types)
+            return F.dropout(self.LayerNorm(x), drop)
 
     class Attention(nn.Module):
         def __init__(self):
@@ -88,14 +108,8 @@ def worker(mode, folder, steps, threads, dropout):
     class Model(nn.Module):
         def __init__(self):
             super().__init__()
-            embeddings = nn.Module()
-            embeddings.word_embeddings = nn.Embedding(
-                config["vocab_size"], width, padding_idx=config["pad_token_id"]
-            )
-            embeddings.token_type_embeddings = nn.Embedding(config["type_vocab_size"], width)
-            embeddings.LayerNorm = nn.LayerNorm(width, eps)
             self.distilbert = nn.Module()
-            self.distilbert.embeddings = embeddings
+            self.distilbert.embeddings = Embeddings()
             self.distilbert.transformer = nn.Module()
             blocks = [Block() for _ in range(config["num_hidden_layers"])]
             self.distilbert.transformer.layer = nn.ModuleList(blocks)
@@ -104,9 +118,8 @@ def worker(mode, folder, steps, threads, dropout):
             self.vocab_projector = nn.Linear(width, config["vocab_size"])
 
         def forward(self, ids, types, labels, mask):
-            e = self.distilbert.embeddings
-            x = e.word_embeddings(ids) + e.token_type_embeddings(types)
-            x = F.dropout(e.LayerNorm(x), drop)
+            self.distilbert.embeddings.types = types
+            x = self.distilbert.embeddings(ids)
             for block in self.distilbert.transformer.layer:
                 x = block(x, mask)
             x, labels = x.flatten(0, 1), labels.flatten()
@@ -115,6 +128,34 @@ def worker(mode, folder, steps, threads, dropout):
                 x, labels = x[rows], labels[rows]
             x = self.vocab_projector(self.vocab_layer_norm(F.gelu(self.vocab_transform(x))))
             return F.cross_entropy(x.float(), labels, ignore_index=-100)
+
+    class HuggingFace(nn.Module):
+        def __init__(self):
+            super().__init__()
+            from transformers import DistilBertConfig, DistilBertForMaskedLM
+
+            own = {
+                "dim": width,
+                "n_heads": heads,
+                "n_layers": config["num_hidden_layers"],
+                "hidden_dim": config["intermediate_size"],
+                "vocab_size": config["vocab_size"],
+                "pad_token_id": config["pad_token_id"],
+                "dropout": drop,
+                "attention_dropout": attention_drop,
+                "tie_word_embeddings": False,
+                "attn_implementation": "eager",
+            }
+            self.inner = DistilBertForMaskedLM(DistilBertConfig(**own))
+            self.inner.distilbert.embeddings = Embeddings()
+
+        def load_state_dict(self, weights):
+            return self.inner.load_state_dict(weights)
+
+        def forward(self, ids, types, labels, mask):
+            self.inner.distilbert.embeddings.types = types
+            real = torch.ones_like(ids) if mask is None else mask[:, 0, 0].long()
+            return self.inner(ids, attention_mask=real, labels=labels).loss
 
     def padded(batch):
         starts = batch["cu_seqlens"]
@@ -134,7 +175,8 @@ def worker(mode, folder, steps, threads, dropout):
         mask = None if real.all() else real[:, None, None, :]
         return ids, types, labels, mask
 
-    model = Model()
+    model = HuggingFace() if mode == "transformers" else Model()
+    model.train()
     model.load_state_dict(load_file(folder / "model.safetensors"))
     run = torch.compile(model) if mode == "compiled" else model
     optimizer = torch.optim.AdamW(
@@ -169,6 +211,7 @@ def call(command):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", metavar="FILE", help="h5ad files to take cells from")
     parser.add_argument("--program", default="target/release/gene-bert")
     parser.add_argument("--shape", default="4,256,4,1024", help="blocks,width,heads,inner width")
     parser.add_argument("--batch", type=int, default=8)
@@ -188,8 +231,10 @@ def main():
 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
-        ours = [args.program, "bench", "train", "--json", "--shape", args.shape]
-        ours += ["--batch", args.batch, "--length", args.length, "--threads", args.threads]
+        ours = [args.program, "bench", "train", *args.files, "--json", "--shape", args.shape]
+        ours += ["--batch", args.batch, "--threads", args.threads]
+        ours += ["--max_length" if args.files else "--length", args.length]
+        ours += ["--bin_edges", *BIN_EDGES] if args.files else []
         ours = [str(word) for word in ours + (["--ragged"] if args.ragged else [])]
         dropout = ["--attention_probs_dropout_prob", str(args.attention_dropout)]
         none = ["--hidden_dropout_prob", "0", "--attention_probs_dropout_prob", "0"]
@@ -201,14 +246,21 @@ def main():
         found = call(ours + none + ["--steps", "2"])["losses"]
         # The export that both use has the configuration's dropout.
         call(ours + dropout + ["--steps", "1", "--export", str(folder)])
-        expected = theirs("hf", 2, False)["losses"]
-        worst = max(abs(a - b) / b for a, b in zip(found, expected))
-        print(f"losses of 4 steps without dropout agree to {worst:.1e} ({expected})")
-        if worst > 1e-4:
-            sys.exit("the two programs do not compute the same")
+        for mode in [mode for mode in args.modes if mode == "transformers"] + ["hf"]:
+            expected = theirs(mode, 2, False)["losses"]
+            worst = max(abs(a - b) / b for a, b in zip(found, expected))
+            print(f"losses of 4 steps without dropout agree to {worst:.1e} with {mode}: {expected}")
+            if worst > 1e-4:
+                sys.exit("the two programs do not compute the same")
 
         batches = json.loads((folder / "batches.json").read_text())
         tokens = statistics.mean(len(batch["input_ids"]) for batch in batches)
+        spans = [
+            [b - a for a, b in zip(batch["cu_seqlens"], batch["cu_seqlens"][1:])]
+            for batch in batches
+        ]
+        padded = statistics.mean(max(lengths) * len(lengths) for lengths in spans)
+        print(f"{tokens:.0f} tokens a batch, {padded:.0f} when padded ({tokens / padded:.0%} real)")
         rounds = {name: [] for name in [f"gene-bert {d}" for d in args.dtypes] + args.modes}
         for _ in range(args.rounds):
             for dtype in args.dtypes:
