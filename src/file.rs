@@ -20,7 +20,8 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-pub use atomic::{StagedDir, StagedFile, put_in_place, recover, write_atomic, write_synced};
+pub use atomic::{StagedDir, StagedFile, create_parent, put_in_place, recover};
+pub use atomic::{write_atomic, write_synced};
 pub use patterns::expand_paths;
 pub use positioned::{read_exact_at, write_all_at};
 pub use table::{TableWriter, read_table};

@@ -7,7 +7,7 @@ use super::intervals::Bootstrap;
 use super::map::{Map, draw, embed};
 use super::report::Training;
 use super::simple;
-use super::subject::{Question, Subject, at_most};
+use super::subject::{Question, Subject};
 use super::summary::{EmbeddingSummary, Summary};
 use super::sums;
 use super::units::Units;
@@ -131,7 +131,7 @@ fn map(
     let (cells, seed) = (&subject.cells, subject.config.seed);
     let num_cells = cells.data.len();
     let (all, limit) = (cells.selection.clone(), Some(question.map_cells));
-    let selection = at_most(all, num_cells, limit, (seed, 3));
+    let selection = all.at_most(num_cells, limit, (seed, 3));
     let mut seen = counted_up(selection.len(num_cells), |share| {
         progress("embedding", share)
     });

@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use super::answer::{Found, counted_up};
 use super::expression::Expression;
 use super::map::{Embedded, embed};
-use super::subject::{Cells, NO_TRAINING, Question, Subject, at_most};
+use super::subject::{Cells, NO_TRAINING, Question, Subject};
 use crate::classical::{Components, Logistic, Moments, nearest};
 use crate::infer::{Checkpoint, Model};
 use crate::loader::{DataSet, NO_CLASS};
@@ -52,15 +52,11 @@ pub(super) fn answer(
     progress: &mut dyn FnMut(&'static str, f64),
 ) -> Result<Vec<Vec<Simple>>> {
     let training = subject.training.as_ref().context(NO_TRAINING)?;
-    let limit = (Some(MAX_TRAINING), (subject.config.seed, 4));
+    let (data, selection) = (&training.data, training.selection.clone());
+    let draw = (subject.config.seed, 4);
     let training = Cells {
-        data: std::sync::Arc::clone(&training.data),
-        selection: at_most(
-            training.selection.clone(),
-            training.data.len(),
-            limit.0,
-            limit.1,
-        ),
+        data: std::sync::Arc::clone(data),
+        selection: selection.at_most(data.len(), Some(MAX_TRAINING), draw),
     };
     let expressed = by_expression(checkpoint, [&training, &subject.cells], progress)?;
     let embedded = by_embedding(

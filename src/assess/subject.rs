@@ -16,7 +16,6 @@ use crate::h5ad::OpenFiles;
 use crate::infer::embed::Pooling;
 use crate::infer::{Checkpoint, Model, Reading};
 use crate::loader::{DataSet, EvalSet, LoaderConfig, Selection};
-use crate::rng::{self, Stream};
 use crate::train::data::{Data, Files, sets_or_files};
 use crate::train::resume::saved_settings;
 use crate::train::start::Start;
@@ -179,7 +178,7 @@ impl Subject {
         } else {
             (&files.eval, "the run's evaluation files")
         };
-        let selection = at_most(selection, eval.len(), question.max_cells, (config.seed, 2));
+        let selection = selection.at_most(eval.len(), question.max_cells, (config.seed, 2));
         Ok(Self {
             cells: Cells {
                 data: eval,
@@ -317,7 +316,7 @@ fn given(
              how many cells each part has"
         );
     }
-    let selection = at_most(selection, data.len(), question.max_cells, (seed, 2));
+    let selection = selection.at_most(data.len(), question.max_cells, (seed, 2));
     Ok(Cells { data, selection })
 }
 
@@ -357,22 +356,4 @@ fn training(
 fn bind(checkpoint: &Checkpoint, config: &RunConfig, files: &Files) -> Result<(Data, Start)> {
     let start = Start::new(config, Some(&checkpoint.path), files)?;
     Ok((Data::bind(config, files, &start)?, start))
-}
-
-/// At most `limit` of the cells, drawn at random, ascending; each `draw` is another one.
-pub(super) fn at_most(
-    selection: Selection,
-    num_cells: u64,
-    limit: Option<u64>,
-    (seed, draw): (u64, u64),
-) -> Selection {
-    let Some(limit) = limit.filter(|&limit| limit < selection.len(num_cells)) else {
-        return selection;
-    };
-    let cells: Vec<u64> = selection.cells(num_cells).collect();
-    let mut rng = rng::stream(seed, Stream::Split, 0, draw);
-    let drawn = rand::seq::index::sample(&mut rng, cells.len(), limit as usize);
-    let mut cells: Vec<u64> = drawn.into_iter().map(|i| cells[i]).collect();
-    cells.sort_unstable();
-    Selection::Rows(cells.into())
 }

@@ -125,8 +125,7 @@ impl StagedDir {
     pub fn new(target: &Path) -> Result<Self, FileError> {
         let partial = sibling(target, PARTIAL)?;
         let replaced = sibling(target, REPLACED)?;
-        let parent = parent(target);
-        fs::create_dir_all(parent).map_err(|e| FileError::io("create the folder", parent, e))?;
+        create_parent(target)?;
         restore(target, &partial, &replaced)?;
         if target.exists() && !target.is_dir() {
             let problem = "is a file, and a folder is to be written there";
@@ -267,6 +266,15 @@ fn sibling(path: &Path, suffix: &str) -> Result<PathBuf, FileError> {
     hidden.push(name);
     hidden.push(suffix);
     Ok(path.with_file_name(hidden))
+}
+
+/// Creates the folder that `path` stands in, and those above it.
+///
+/// # Errors
+/// A folder that cannot be created.
+pub fn create_parent(path: &Path) -> Result<(), FileError> {
+    let parent = parent(path);
+    fs::create_dir_all(parent).map_err(|e| FileError::io("create the folder", parent, e))
 }
 
 fn parent(path: &Path) -> &Path {

@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
-use super::{FileError, StagedFile};
+use super::{FileError, StagedFile, create_parent};
 
 /// A table being written.
 pub struct TableWriter {
@@ -59,13 +59,6 @@ impl TableWriter {
         drop(self.rows);
         self.staged.commit()
     }
-}
-
-fn create_parent(path: &Path) -> Result<(), FileError> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    parent.map_or(Ok(()), |parent| {
-        std::fs::create_dir_all(parent).map_err(|e| FileError::io("create the folder", parent, e))
-    })
 }
 
 /// The rows of a table, the first one included; blank lines are left out.

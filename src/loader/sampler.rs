@@ -16,6 +16,7 @@ use super::error::LoaderError;
 use super::groups::Groups;
 use super::plan::{EpochPlan, Fetch};
 use super::weights::Weights;
+use crate::rng::{self, Stream};
 
 /// How the cells of an epoch are ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -140,6 +141,20 @@ impl Selection {
             Self::All => place,
             Self::Rows(rows) => rows[place as usize],
         }
+    }
+
+    /// At most `limit` of these cells of a data set of `num_cells`, drawn at random; each `draw` of
+    /// a seed is another one.
+    pub fn at_most(self, num_cells: u64, limit: Option<u64>, (seed, draw): (u64, u64)) -> Self {
+        let len = self.len(num_cells);
+        let Some(limit) = limit.filter(|&limit| limit < len) else {
+            return self;
+        };
+        let mut rng = rng::stream(seed, Stream::Split, 0, draw);
+        let drawn = rand::seq::index::sample(&mut rng, len as usize, limit as usize);
+        let mut cells: Vec<u64> = drawn.into_iter().map(|at| self.cell(at as u64)).collect();
+        cells.sort_unstable();
+        Self::Rows(cells.into())
     }
 
     fn validate(&self, num_cells: u64) -> Result<(), LoaderError> {

@@ -10,12 +10,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::PrepareError;
-use super::ranking::GeneRanking;
+use super::ranking::ranked_by;
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::h5ad::{H5ad, H5adSource, VarColumn};
 use crate::tokenize::{Compat, TokenizeConfig};
-use crate::vocab::{GeneVocab, GenesFrom, PhenotypeVocab, Repeats, Vocabulary};
+use crate::vocab::{GeneTable, GeneVocab, GenesFrom, PhenotypeVocab, Repeats, Vocabulary};
 use crate::vocab::{build_genes, build_phenotypes, canonical_gene_id};
 
 /// The column of var that ranks genes, as scanpy writes it.
@@ -67,7 +67,7 @@ impl Encoding {
     pub fn from_checkpoint(config: &RunConfig, checkpoint: &Path) -> Result<Self, PrepareError> {
         let (mut vocabulary, saved) = load(checkpoint)?;
         if let Some(path) = &config.gene_ranking {
-            let genes = GeneRanking::load(path)?.applied_to(vocabulary.genes())?;
+            let genes = ranked_by(&GeneTable::load(path)?, vocabulary.genes())?;
             let phenotypes = vocabulary.phenotypes().clone();
             vocabulary = Vocabulary::new(phenotypes, genes, vocabulary.num_bin_edges());
         }
@@ -138,7 +138,7 @@ pub(super) fn ranked(
     files: &[Arc<H5adSource>],
 ) -> Result<GeneVocab, PrepareError> {
     if let Some(path) = &config.gene_ranking {
-        return GeneRanking::load(path)?.applied_to(&genes);
+        return ranked_by(&GeneTable::load(path)?, &genes);
     }
     let is_ranked = |file: &H5ad| file.var_column_names().iter().any(|c| c == RANK_COLUMN);
     let mut ranked = None;

@@ -3,7 +3,7 @@
 //! They are told by their symbols, which are in the index of var or in a column beside it; the
 //! mitochondrial ones of man and mouse by their Ensembl ids too.
 
-use super::PrepareError;
+use super::{GenesError, PrepareError};
 use crate::cell::CellSource;
 use crate::h5ad::{H5ad, VarColumn};
 use crate::vocab::canonical_gene_id;
@@ -45,7 +45,7 @@ impl Members {
     /// it, or in the index.
     ///
     /// # Errors
-    /// No such column, or one of numbers; unreadable data.
+    /// No such column, or one of numbers where it was named; unreadable data.
     pub(super) fn of(file: &H5ad, symbols: Option<&str>) -> Result<Self, PrepareError> {
         let column = match symbols {
             Some(name) => Some(name),
@@ -58,6 +58,14 @@ impl Members {
         let symbols = match column {
             Some(name) => match file.var_column(name)? {
                 VarColumn::Texts(texts) => texts,
+                VarColumn::Numbers(_) if symbols.is_some() => {
+                    return Err(GenesError::NumericSymbols {
+                        path: file.path().to_owned(),
+                        column: name.to_owned(),
+                        columns: file.var_column_names().join(", "),
+                    }
+                    .into());
+                }
                 VarColumn::Numbers(_) => Vec::new(),
             },
             None => Vec::new(),

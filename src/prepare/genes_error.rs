@@ -6,17 +6,6 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum GenesError {
-    /// A ranking of genes that ranks nothing.
-    #[error(
-        "{}: is no ranking of these genes: {what}\nhint: a table with a line for each gene, the \
-         best first, in a column `gene`; `gene-bert genes rank` writes one", path.display()
-    )]
-    Ranking {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        what: String,
-    },
     /// Files of which no gene stands in all.
     #[error(
         "no gene stands in every file: {} has {genes}, …; {} has {other_genes}, …\nhint: \
@@ -32,6 +21,19 @@ pub enum GenesError {
         other: PathBuf,
         /// Its first genes.
         other_genes: String,
+    },
+    /// A column of var that was named for gene symbols and holds numbers.
+    #[error(
+        "{}: var column `{column}` holds numbers, expected gene symbols; there are {columns}\n\
+         hint: name a column of texts with --symbol-column", path.display()
+    )]
+    NumericSymbols {
+        /// The file.
+        path: PathBuf,
+        /// The column.
+        column: String,
+        /// The columns there are.
+        columns: String,
     },
     /// Values that are no counts where counts are needed.
     #[error(

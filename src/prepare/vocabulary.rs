@@ -15,7 +15,7 @@ use super::columns::{ColumnCounts, LeftOut, count};
 use super::encoding::{ranked, repeats};
 use crate::cell::CellSource;
 use crate::config::RunConfig;
-use crate::file::{FileError, StagedDir, expand_paths};
+use crate::file::{StagedDir, create_parent, expand_paths};
 use crate::h5ad::{H5adSource, OpenFiles};
 use crate::tokenize::{GeneMatch, Tokenizer};
 use crate::vocab::{GeneVocab, GenesFrom, PhenotypeVocab, VocabError, Vocabulary, build_genes};
@@ -198,14 +198,6 @@ fn holds_other_files(folder: &Path) -> bool {
     };
     let is_ours = |name: std::ffi::OsString| FOLDER.iter().any(|own| name == *own);
     entries.flatten().any(|entry| !is_ours(entry.file_name()))
-}
-
-fn create_parent(output: &Path) -> Result<(), FileError> {
-    match output.parent() {
-        Some(parent) => std::fs::create_dir_all(parent)
-            .map_err(|e| FileError::io("create the folder", parent, e)),
-        None => Ok(()),
-    }
 }
 
 fn save_folder(built: &Built, config: &RunConfig, output: &Path) -> Result<(), PrepareError> {

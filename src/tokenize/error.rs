@@ -1,8 +1,7 @@
 //! What can be wrong between cells and tokens.
 
-use std::path::PathBuf;
-
 use crate::cell::SourceError;
+use crate::vocab::VocabError;
 
 /// An error of this room.
 #[derive(Debug, thiserror::Error)]
@@ -28,13 +27,8 @@ pub enum TokenizeError {
         expected: String,
     },
     /// A table of genes that a transform cannot use.
-    #[error("{}: {what}\nhint: `gene-bert genes stats` writes such a table", path.display())]
-    GeneTable {
-        /// The table.
-        path: PathBuf,
-        /// What is wrong with it.
-        what: String,
-    },
+    #[error(transparent)]
+    GeneTable(#[from] VocabError),
     /// A setting that cannot work.
     #[error("setting {key}: {what}")]
     Setting {

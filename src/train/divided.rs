@@ -26,8 +26,7 @@ pub(super) struct Divided {
 impl Divided {
     /// All training cells, and those of the evaluation files.
     pub(super) fn by_files(config: &RunConfig, eval: Arc<DataSet>) -> Self {
-        let all = (0..eval.len()).collect();
-        let cells = at_most(all, config.eval_max_cells, config.seed);
+        let cells = Selection::All.at_most(eval.len(), config.eval_max_cells, (config.seed, 1));
         Self {
             train: Selection::All,
             eval: Some((eval, cells)),
@@ -79,7 +78,8 @@ impl Divided {
             note_donors(&sources, &train, &val);
         }
         let eval = (!val.is_empty()).then(|| {
-            let cells = at_most(val, config.eval_max_cells, config.seed);
+            let val = Selection::Rows(val.into());
+            let cells = val.at_most(data.len(), config.eval_max_cells, (config.seed, 1));
             (Arc::clone(data), cells)
         });
         Ok(Self {
@@ -115,15 +115,4 @@ fn hold_out(cells: Vec<u64>, share: f64, seed: u64) -> (Vec<u64>, Vec<u64>) {
     cells
         .into_iter()
         .partition(|_| rng.random::<f64>() >= share)
-}
-
-/// At most `limit` of the cells, drawn at random, ascending.
-fn at_most(mut cells: Vec<u64>, limit: Option<u64>, seed: u64) -> Selection {
-    if let Some(limit) = limit.filter(|&limit| (limit as usize) < cells.len()) {
-        let mut rng = rng::stream(seed, Stream::Split, 0, 1);
-        let drawn = rand::seq::index::sample(&mut rng, cells.len(), limit as usize);
-        cells = drawn.into_iter().map(|i| cells[i]).collect();
-        cells.sort_unstable();
-    }
-    Selection::Rows(cells.into())
 }

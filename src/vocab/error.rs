@@ -69,6 +69,17 @@ pub enum VocabError {
         /// What is wrong.
         source: Box<VocabError>,
     },
+    /// A table of genes that cannot be used.
+    #[error(
+        "{}: {what}\nhint: a table with a line for each gene, named in a column `gene`; `gene-bert \
+         genes rank` and `gene-bert genes stats` write such tables", path.display()
+    )]
+    GeneTable {
+        /// The table.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
     /// A saved vocabulary contradicts itself or is of an unknown format.
     #[error("{}: {what}\nhint: the folder's tokenizer.json and gene_bert.json must be those that \
              gene-bert wrote together", path.display())]

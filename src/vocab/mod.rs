@@ -10,6 +10,7 @@
 
 mod build;
 mod error;
+mod gene_table;
 mod genes;
 mod phenotypes;
 mod tokens;
@@ -18,6 +19,7 @@ mod vocabulary;
 pub use crate::cell::canonical_gene_id;
 pub use build::{GeneTally, GenesFrom, build_genes, build_phenotypes};
 pub use error::VocabError;
+pub use gene_table::GeneTable;
 pub use genes::GeneVocab;
 pub use phenotypes::{PhenotypeVocab, Repeats, phenotype_token};
 pub use vocabulary::Vocabulary;

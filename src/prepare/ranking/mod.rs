@@ -17,6 +17,6 @@ mod order;
 mod report;
 mod variable;
 
-pub use file::GeneRanking;
+pub use file::ranked_by;
 pub use job::{Request, rank};
 pub use order::{Flavor, Ranked, Ranking};

@@ -12,7 +12,6 @@
 mod clip;
 mod filter_genes;
 mod gene_dropout;
-mod gene_table;
 mod log1p;
 mod normalize_total;
 mod scale;

@@ -4,9 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::gene_table::GeneTable;
 use super::{Apply, Kind, Needs, Row};
 use crate::rng::ChaCha8Rng;
+use crate::vocab::GeneTable;
 
 pub(super) const KIND: Kind = Kind {
     name: "scale_genes",
@@ -14,7 +14,7 @@ pub(super) const KIND: Kind = Kind {
     needs: Needs::Table,
     takes: |path| !path.is_empty(),
     make: |path, gene_ids| {
-        let table = GeneTable::read(Path::new(path))?;
+        let table = GeneTable::load(Path::new(path))?;
         let medians = table.column("nonzero_median", gene_ids)?;
         Ok(Arc::new(ScaleGenes(medians)))
     },

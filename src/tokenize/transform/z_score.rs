@@ -6,9 +6,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::gene_table::GeneTable;
 use super::{Apply, Kind, Needs, Row};
 use crate::rng::ChaCha8Rng;
+use crate::vocab::GeneTable;
 
 pub(super) const KIND: Kind = Kind {
     name: "z_score",
@@ -16,7 +16,7 @@ pub(super) const KIND: Kind = Kind {
     needs: Needs::Table,
     takes: |path| !path.is_empty(),
     make: |path, gene_ids| {
-        let table = GeneTable::read(Path::new(path))?;
+        let table = GeneTable::load(Path::new(path))?;
         let means = table.column("mean_counts", gene_ids)?;
         let variances = table.column("variance", gene_ids)?;
         let known = |(mean, variance): (Option<f64>, Option<f64>)| Some((mean?, variance?.sqrt()));
