@@ -8,9 +8,7 @@ use anyhow::{Result, bail, ensure};
 use super::job::Column;
 use super::subject::{Question, Subject};
 use crate::infer::{Checkpoint, Model};
-use crate::loader::{
-    AbsentGeneSampling, EvalSet, NO_CLASS, Sampler, SamplerConfig, Selection, Shuffle,
-};
+use crate::loader::{EvalSet, NO_CLASS, Sampler, SamplerConfig, Selection, Shuffle};
 use crate::metrics::argmax;
 use crate::model::{GeneBertForMaskedLM, GeneBertForSequenceClassification};
 use crate::tokenize::UnknownPhenotype;
@@ -23,8 +21,6 @@ use crate::train::held_out::HeldOut;
 
 /// Unknown values that are named.
 pub(super) const NAMED_VALUES: usize = 5;
-/// Cells on which the frequency of genes is counted where there are no training cells.
-const WEIGHT_CELLS: u64 = 20_000;
 
 /// The answers of a model, before they are summed up.
 pub(super) struct Answered {
@@ -147,14 +143,15 @@ fn masked(
 /// What asks the model, with the masks of its training.
 fn evaluator(checkpoint: &Checkpoint, subject: &Subject, asked: Vec<String>) -> Result<Evaluator> {
     let (config, vocabulary) = (&subject.config, &checkpoint.vocabulary);
-    let (masking, gene_weights) = (config.mlm_config(), gene_weights(checkpoint, subject)?);
-    let source = subject.baseline_cells();
+    let (masking, source) = (config.mlm_config(), subject.baseline_cells());
+    let (sampling, num_genes) = (config.absent_gene_sampling, vocabulary.genes().len());
+    let gene_weights = (source.data).gene_weights(sampling, &source.selection, num_genes)?;
     let order = match &subject.training {
         Some(_) => config.looking_sampler_config(),
         None => sequential(),
     };
     let sampler = Sampler::new(order, source.selection.clone(), source.data.len())?;
-    let counted = (&masking, gene_weights.as_deref(), config.seed);
+    let counted = (&masking, gene_weights.as_deref(), subject.seed);
     let (data, loader) = (&source.data, &subject.loader);
     let baselines = match &subject.training {
         None if !subject.sets.is_empty() => Baselines::of_sets(&subject.sets, vocabulary)?,
@@ -172,7 +169,7 @@ fn evaluator(checkpoint: &Checkpoint, subject: &Subject, asked: Vec<String>) -> 
         asked,
         masking,
         gene_weights,
-        seed: config.seed,
+        seed: subject.seed,
         loader: subject.loader.clone(),
         baselines,
     })
@@ -243,23 +240,6 @@ fn without_values(category: &str, num_missing: u64, unknown: &[(String, u64)]) -
     text
 }
 
-/// How often each gene is expressed, where absent genes are drawn by it.
-fn gene_weights(checkpoint: &Checkpoint, subject: &Subject) -> Result<Option<Vec<f64>>> {
-    let config = &subject.config;
-    if config.absent_gene_sampling == AbsentGeneSampling::Uniform {
-        return Ok(None);
-    }
-    if let (Some(cells), Some(start)) = (&subject.training, &subject.start) {
-        let data = crate::train::data::gene_weights(config, start, &cells.data, &cells.selection)?;
-        return Ok(Some(data));
-    }
-    let (cells, num_genes) = (&subject.cells, checkpoint.vocabulary.genes().len());
-    let counts = cells
-        .data
-        .expressed_counts(&cells.selection, WEIGHT_CELLS, num_genes)?;
-    Ok(Some(counts))
-}
-
 /// Turns numbers of cells into the share of all of them.
 pub(super) fn counted_up(total: u64, mut progress: impl FnMut(f64)) -> impl FnMut(u64) {
     let mut done = 0;
@@ -310,7 +290,7 @@ fn classifier(
         without_values(category, num_missing, &unknown)
     );
     let order = SamplerConfig {
-        seed: subject.config.seed,
+        seed: subject.seed,
         ..sequential()
     };
     let settings = (order, subject.loader.clone());

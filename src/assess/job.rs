@@ -64,7 +64,7 @@ pub fn assess(
     subject.check(question)?;
     // Before the model is asked: what cannot be had.
     let bootstrap = Bootstrap {
-        seed: subject.config.seed,
+        seed: subject.seed,
         num_resamples: question.num_resamples,
         units: match &question.bootstrap_by {
             Some(column) => Some(Units::several(&subject.cells, column)?),
@@ -101,7 +101,7 @@ pub fn assess(
         cells: subject.described.clone(),
         num_cells: answered.num_cells,
         baselines_from: subject.baseline_source().to_owned(),
-        seed: subject.config.seed,
+        seed: subject.seed,
         num_resamples: question.num_resamples,
         resampled_by: question.bootstrap_by.clone(),
         eval_loss: answered.eval_loss,
@@ -128,7 +128,7 @@ fn map(
     if question.map_cells == 0 || !subject.sets.is_empty() {
         return Ok(None);
     }
-    let (cells, seed) = (&subject.cells, subject.config.seed);
+    let (cells, seed) = (&subject.cells, subject.seed);
     let num_cells = cells.data.len();
     let (all, limit) = (cells.selection.clone(), Some(question.map_cells));
     let selection = all.at_most(num_cells, limit, (seed, 3));

@@ -108,7 +108,7 @@ pub(super) fn draw(
         width,
         values,
     } = embedded;
-    let seed = subject.config.seed;
+    let seed = subject.seed;
     let mut colourings: Vec<Colouring> = Vec::new();
     for column in found {
         if !colourings.iter().any(|other| other.name == column.category) {

@@ -53,7 +53,7 @@ pub(super) fn answer(
 ) -> Result<Vec<Vec<Simple>>> {
     let training = subject.training.as_ref().context(NO_TRAINING)?;
     let (data, selection) = (&training.data, training.selection.clone());
-    let draw = (subject.config.seed, 4);
+    let draw = (subject.seed, 4);
     let training = Cells {
         data: std::sync::Arc::clone(data),
         selection: selection.at_most(data.len(), Some(MAX_TRAINING), draw),

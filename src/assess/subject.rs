@@ -17,7 +17,6 @@ use crate::infer::embed::Pooling;
 use crate::infer::{Checkpoint, Model, Reading};
 use crate::loader::{DataSet, EvalSet, LoaderConfig, Selection};
 use crate::train::data::{Data, Files, sets_or_files};
-use crate::train::resume::saved_settings;
 use crate::train::start::Start;
 
 /// What is asked of an evaluation.
@@ -65,6 +64,8 @@ pub(super) struct Cells {
 pub(super) struct Subject {
     /// The run's settings.
     pub(super) config: RunConfig,
+    /// Seed of masks, resamples and draws of cells.
+    pub(super) seed: u64,
     /// The evaluated cells; none where there are `sets`.
     pub(super) cells: Cells,
     /// Pre-masked sets that are evaluated instead.
@@ -75,8 +76,6 @@ pub(super) struct Subject {
     pub(super) files: Vec<PathBuf>,
     /// The training cells, where they can be read.
     pub(super) training: Option<Cells>,
-    /// Vocabulary and tokens of the training cells.
-    pub(super) start: Option<Start>,
     pub(super) loader: LoaderConfig,
 }
 
@@ -92,11 +91,14 @@ impl Subject {
             "--max-cells 0: there would be nothing to evaluate\nhint: leave it out to evaluate all \
              cells"
         );
-        let mut config = settings(checkpoint, question)?;
-        if let Some(seed) = question.seed {
-            config.seed = seed;
-        }
+        let mut config = settings(checkpoint, question);
+        // The run's own seed says which cells it held out.
+        let seed = question.seed.unwrap_or(config.seed);
         if let Some(probability) = question.gene_mask_prob {
+            ensure!(
+                matches!(checkpoint.model, Model::MaskedLM(_)),
+                "--gene-mask-prob: a classifier masks no genes\nhint: leave it out"
+            );
             ensure!(
                 (0.0..=1.0).contains(&probability),
                 "--gene-mask-prob {probability}: expected a probability, 0 to 1"
@@ -110,16 +112,14 @@ impl Subject {
         };
         let (sets, files) = sets_or_files(files)?;
         let cells = match &sets[..] {
-            [] => given(checkpoint, question, &files, config.seed)?,
+            [] => given(checkpoint, question, &files, seed)?,
             _ => Cells::none(),
         };
         let sets = open_sets(checkpoint, &sets)?;
-        let (training, start) = match training(checkpoint, question, &config)? {
-            Some((data, start)) => (Some(data), Some(start)),
-            None => (None, None),
-        };
+        let training = training(checkpoint, question, &config)?;
         Ok(Self {
             config,
+            seed,
             cells,
             described: match &question.reading.part {
                 _ if !sets.is_empty() => "pre-masked sets".to_owned(),
@@ -133,13 +133,13 @@ impl Subject {
             },
             sets,
             training,
-            start,
             loader: question.reading.loader.clone(),
         })
     }
 
     fn of_run(checkpoint: &Checkpoint, question: &Question, config: RunConfig) -> Result<Self> {
         let path = checkpoint.path.display();
+        let seed = question.seed.unwrap_or(config.seed);
         let context = || {
             format!(
                 "{path}: no files were given, and the run's own cannot be used\nhint: name the \
@@ -150,10 +150,11 @@ impl Subject {
             bail!("{}", context());
         }
         let files = Files::open(&config).with_context(context)?;
-        let (data, start) = bind(checkpoint, &config, &files)?;
+        let data = bind(checkpoint, &config, &files)?;
         eprintln!("{}", data.describe());
         if !data.eval_sets.is_empty() {
             return Ok(Self {
+                seed,
                 cells: Cells::none(),
                 described: "the run's pre-masked sets".to_owned(),
                 files: files.eval_sets,
@@ -162,7 +163,6 @@ impl Subject {
                     data: data.train,
                     selection: data.train_cells,
                 }),
-                start: Some(start),
                 loader: question.reading.loader.clone(),
                 config,
             });
@@ -178,8 +178,9 @@ impl Subject {
         } else {
             (&files.eval, "the run's evaluation files")
         };
-        let selection = selection.at_most(eval.len(), question.max_cells, (config.seed, 2));
+        let selection = selection.at_most(eval.len(), question.max_cells, (seed, 2));
         Ok(Self {
+            seed,
             cells: Cells {
                 data: eval,
                 selection,
@@ -191,7 +192,6 @@ impl Subject {
                 data: data.train,
                 selection: data.train_cells,
             }),
-            start: Some(start),
             loader: question.reading.loader.clone(),
             config,
         })
@@ -263,22 +263,23 @@ fn open_sets(checkpoint: &Checkpoint, paths: &[PathBuf]) -> Result<Vec<EvalSet>>
     paths.iter().map(open).collect()
 }
 
-/// The run's settings, with the training files as given.
-fn settings(checkpoint: &Checkpoint, question: &Question) -> Result<RunConfig> {
-    let mut config = if checkpoint.path.join("run.toml").is_file() {
-        saved_settings(&checkpoint.path)?.with_defaults()
-    } else {
-        RunConfig {
-            included_phenotypes: checkpoint.tokenize.included_phenotypes.clone(),
-            ..RunConfig::default()
-        }
-    };
+/// The run's settings, with the training files as given. How files are read is as given too, where
+/// they are the run's own or given in place of those.
+fn settings(checkpoint: &Checkpoint, question: &Question) -> RunConfig {
+    let mut settings = checkpoint.run.clone();
+    if question.files.is_empty() || !question.train_data_paths.is_empty() {
+        settings = question.reading.given.clone().over(settings);
+    }
+    settings
+        .included_phenotypes
+        .get_or_insert_with(|| checkpoint.tokenize.included_phenotypes.clone());
+    let mut config = settings.with_defaults();
     if !question.train_data_paths.is_empty() {
         config
             .train_data_paths
             .clone_from(&question.train_data_paths);
     }
-    Ok(config)
+    config
 }
 
 /// The files given, each with the phenotypes it has.
@@ -289,10 +290,10 @@ fn given(
     seed: u64,
 ) -> Result<Cells> {
     let (reading, trained) = (&question.reading, &checkpoint.tokenize);
-    let tokenizer = reading.tokenizer(checkpoint)?;
+    let (tokenizer, options) = (reading.tokenizer(checkpoint)?, reading.options(checkpoint));
     let (mut members, pool) = (Vec::new(), OpenFiles::new());
     for path in files {
-        let file = pool.file(path, &reading.open)?;
+        let file = pool.file(path, &options)?;
         let open = file.open()?;
         let has = |name: &&String| open.obs_column_names().contains(name);
         let shown = trained.included_phenotypes.iter().filter(has);
@@ -325,7 +326,7 @@ fn training(
     checkpoint: &Checkpoint,
     question: &Question,
     config: &RunConfig,
-) -> Result<Option<(Cells, Start)>> {
+) -> Result<Option<Cells>> {
     let mut config = config.clone();
     if config.train_data_paths.is_empty() {
         return Ok(None);
@@ -336,13 +337,10 @@ fn training(
     }
     let found = Files::open(&config).and_then(|files| bind(checkpoint, &config, &files));
     match found {
-        Ok((data, start)) => {
-            let cells = Cells {
-                data: data.train,
-                selection: data.train_cells,
-            };
-            Ok(Some((cells, start)))
-        }
+        Ok(data) => Ok(Some(Cells {
+            data: data.train,
+            selection: data.train_cells,
+        })),
         Err(error) if !question.train_data_paths.is_empty() => {
             Err(error.context("--train-data-paths"))
         }
@@ -353,7 +351,7 @@ fn training(
     }
 }
 
-fn bind(checkpoint: &Checkpoint, config: &RunConfig, files: &Files) -> Result<(Data, Start)> {
+fn bind(checkpoint: &Checkpoint, config: &RunConfig, files: &Files) -> Result<Data> {
     let start = Start::new(config, Some(&checkpoint.path), files)?;
-    Ok((Data::bind(config, files, &start)?, start))
+    Data::bind(config, files, &start)
 }

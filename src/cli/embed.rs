@@ -47,14 +47,14 @@ enum Genes {
 /// # Errors
 /// A checkpoint or file that cannot be used, a place that cannot be written to.
 pub fn run(args: EmbedArgs) -> Result<()> {
-    let (reading, files) = args.reading.settle()?;
+    let checkpoint = args.reading.open()?;
+    let (reading, files) = args.reading.settle(std::slice::from_ref(&checkpoint))?;
     if let Some(kind) = args.genes {
-        return embed_genes(&args, kind, (&files, &reading));
+        return embed_genes(&args, kind, &checkpoint, (&files, &reading));
     }
     let places = args
         .output
         .places(&files, &["h5ad", "npy", "csv", "parquet"])?;
-    let checkpoint = args.reading.open()?;
     for (file, place) in files.iter().zip(&places) {
         let job = Job {
             checkpoint: &checkpoint,
@@ -104,6 +104,7 @@ impl Job<'_> {
 fn embed_genes(
     args: &EmbedArgs,
     kind: Genes,
+    checkpoint: &Checkpoint,
     (files, reading): (&[PathBuf], &Reading),
 ) -> Result<()> {
     let one = files.get(..1).unwrap_or_default();
@@ -111,10 +112,9 @@ fn embed_genes(
     let [Place::Table(path)] = &places[..] else {
         bail!("embeddings of genes are written as CSV\nhint: --output GENES.csv");
     };
-    let checkpoint = args.reading.open()?;
     let genes = match kind {
-        Genes::ContextFree => embed::genes_without_context(&checkpoint)?,
-        Genes::InContext => embed::genes_in_context(&checkpoint, files, reading)?,
+        Genes::ContextFree => embed::genes_without_context(checkpoint)?,
+        Genes::InContext => embed::genes_in_context(checkpoint, files, reading)?,
     };
     output::write_genes(path, &genes)?;
     println!("{}", path.display());

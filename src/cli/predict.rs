@@ -32,9 +32,9 @@ pub struct PredictArgs {
 /// # Errors
 /// A checkpoint or file that cannot be used, a place that cannot be written to.
 pub fn run(args: PredictArgs) -> Result<()> {
-    let (reading, files) = args.reading.settle()?;
-    let places = args.output.places(&files, &["h5ad", "csv"])?;
     let checkpoints = args.reading.open_all()?;
+    let (reading, files) = args.reading.settle(&checkpoints)?;
+    let places = args.output.places(&files, &["h5ad", "csv"])?;
     for (file, place) in files.iter().zip(&places) {
         let predictions = predict::cells(&checkpoints, file, &reading, &args.phenotypes)?;
         eprint!("{}", agreement(&predictions));

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail, ensure};
 
 use super::split::PartFlags;
+use crate::config::{Dtype, Settings, named};
 use crate::file::expand_paths;
+use crate::h5ad::MatrixKey;
 use crate::h5ad::edit::{Additions, add_in_place, add_to_copy};
-use crate::h5ad::{GeneMap, MatrixKey, OpenOptions, ValuePolicy};
 use crate::infer::{Checkpoint, Reading};
 use crate::loader::LoaderConfig;
 
@@ -20,7 +21,8 @@ pub(super) struct ReadingFlags {
     files: Vec<String>,
     #[command(flatten)]
     model: ModelFlags,
-    /// obs columns whose values the model may see; its other phenotypes are masked
+    /// obs columns whose values the model may see; its other phenotypes are masked [default: a
+    /// classifier sees those it was trained with, other models none]
     #[arg(long, value_name = "COLUMN", num_args = 1..)]
     visible_phenotypes: Vec<String>,
 }
@@ -37,22 +39,25 @@ pub(super) struct ModelFlags {
         required = true
     )]
     checkpoint: Vec<PathBuf>,
-    /// Matrix to read: X, layers.NAME or raw.X
-    #[arg(long, default_value = "X")]
-    matrix: MatrixKey,
-    /// Column of var that holds the gene ids [default: the var index]
+    /// Matrix to read: X, layers.NAME or raw.X [default: as in training]
+    #[arg(long)]
+    matrix: Option<MatrixKey>,
+    /// Column of var that holds the gene ids, or index for the var index [default: as in training]
     #[arg(long, value_name = "COLUMN")]
     gene_id_column: Option<String>,
     /// Other names for the files' gene ids: a table with the columns gene and mapped_to, such as
-    /// `gene-bert genes map` writes
+    /// `gene-bert genes map` writes [default: as in training]
     #[arg(long, value_name = "FILE")]
     gene_map: Option<PathBuf>,
     /// Least share of the checkpoint's genes that each file must have [default: as in training]
     #[arg(long, value_name = "SHARE")]
     min_gene_overlap: Option<f64>,
-    /// Accept values that look scaled rather than counts or their logs
+    /// Accept values that look scaled rather than counts or their logs [default: as in training]
     #[arg(long)]
     allow_scaled: bool,
+    /// Factors of the matrix products: f32, bf16 or auto [default: as in training]
+    #[arg(long, value_name = "DTYPE", value_parser = named::<Dtype>)]
+    dtype: Option<Dtype>,
     /// Cells per batch
     #[arg(long, value_name = "CELLS", default_value_t = 64)]
     per_device_eval_batch_size: usize,
@@ -99,21 +104,22 @@ impl ReadingFlags {
         self.model.open_all()
     }
 
-    /// How the files are read, and those of them that have cells to read.
+    /// How the files are read for `checkpoints`, and those of them that have cells to read.
     ///
     /// # Errors
     /// A split that cannot be used; no file has cells of the part that was asked for.
-    pub(super) fn settle(&self) -> Result<(Reading, Vec<PathBuf>)> {
+    pub(super) fn settle(&self, checkpoints: &[Checkpoint]) -> Result<(Reading, Vec<PathBuf>)> {
         let reading = Reading {
             visible: self.visible_phenotypes.clone(),
             ..self.model.reading()?
         };
         let (mut kept, files) = (Vec::new(), expand_paths(&self.files)?);
         for file in &files {
-            if reading.has_cells(file)? {
-                kept.push(file.clone());
-            } else {
-                eprintln!("note: {}: no cell is in this part", file.display());
+            match checkpoints.first() {
+                Some(checkpoint) if !reading.has_cells(file, checkpoint)? => {
+                    eprintln!("note: {}: no cell is in this part", file.display());
+                }
+                _ => kept.push(file.clone()),
             }
         }
         ensure!(
@@ -150,7 +156,7 @@ impl ModelFlags {
                 .build_global();
         }
         let open = |path: &PathBuf| {
-            let checkpoint = Checkpoint::open(path)?;
+            let checkpoint = Checkpoint::open_as(path, self.dtype)?;
             eprintln!("{}", checkpoint.describe());
             Ok(checkpoint)
         };
@@ -162,27 +168,22 @@ impl ModelFlags {
     /// # Errors
     /// A split that cannot be used.
     pub(super) fn reading(&self) -> Result<Reading> {
-        let values = if self.allow_scaled {
-            ValuePolicy::Any
-        } else {
-            ValuePolicy::NonNegative
+        let given = Settings {
+            matrix: self.matrix.clone(),
+            gene_id_column: self.gene_id_column.clone(),
+            gene_map: self.gene_map.clone(),
+            min_gene_overlap: self.min_gene_overlap,
+            allow_scaled: self.allow_scaled.then_some(true),
+            ..Settings::default()
         };
         Ok(Reading {
-            open: OpenOptions {
-                matrix: self.matrix.clone(),
-                gene_id_column: self.gene_id_column.clone(),
-                gene_map: self.gene_map.as_deref().map(GeneMap::at),
-                values,
-                ..OpenOptions::default()
-            },
+            given,
             loader: LoaderConfig {
                 num_workers: self.dataloader_num_workers,
                 batch_cells: self.per_device_eval_batch_size,
                 ..LoaderConfig::default()
             },
             visible: Vec::new(),
-            min_gene_overlap: self.min_gene_overlap,
-            allow_scaled: self.allow_scaled,
             part: self.part.choice()?,
         })
     }

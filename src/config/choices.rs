@@ -4,8 +4,11 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
 use serde::{Deserialize, Serialize, de::IntoDeserializer};
 
+use crate::kernels::peak;
+use crate::kernels::products::Precision;
+
 /// Reads a value from its name as the TOML file spells it: for clap's `value_parser`.
-pub(super) fn named<T: DeserializeOwned>(name: &str) -> Result<T, Error> {
+pub fn named<T: DeserializeOwned>(name: &str) -> Result<T, Error> {
     let name: StrDeserializer<'_, Error> = name.into_deserializer();
     T::deserialize(name)
 }
@@ -67,6 +70,18 @@ pub enum Dtype {
     F32,
     /// Factors rounded to bf16.
     Bf16,
+}
+
+impl Dtype {
+    /// In what matrix products are computed; `auto` is settled by measuring, for a tenth of a
+    /// second.
+    pub fn precision(self) -> Precision {
+        match self {
+            Self::F32 => Precision::F32,
+            Self::Bf16 => Precision::Bf16,
+            Self::Auto => peak::faster_precision(),
+        }
+    }
 }
 
 /// Where to compute.

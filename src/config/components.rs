@@ -3,12 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::choices::Dtype;
 use super::resolve::ConfigError;
 use super::settings::{RunConfig, Settings};
 use crate::file::read_json;
 use crate::h5ad::{GeneMap, OpenOptions, ValuePolicy};
-use crate::kernels::peak;
 use crate::kernels::products::Precision;
 use crate::loader::{
     DataSet, LoaderConfig, LoaderError, MlmConfig, OrderBy, Remainder, Sampler, SamplerConfig,
@@ -260,14 +258,9 @@ impl RunConfig {
         model
     }
 
-    /// In what matrix products are computed; `auto` is settled by measuring, for a tenth of a
-    /// second.
+    /// In what matrix products are computed.
     pub fn precision(&self) -> Precision {
-        match self.dtype {
-            Dtype::F32 => Precision::F32,
-            Dtype::Bf16 => Precision::Bf16,
-            Dtype::Auto => peak::faster_precision(),
-        }
+        self.dtype.precision()
     }
 
     /// The optimizer's numbers.

@@ -116,6 +116,10 @@ impl H5ad {
     ) -> Result<Vec<String>, H5adError> {
         match var.column(name)? {
             Some(column) => Ok(column.into_names()),
+            None if name == "index" => match var.index()? {
+                Some(names) => Ok(names),
+                None => Err(missing_column(container, var, name)),
+            },
             None => Err(missing_column(container, var, name)),
         }
     }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::Checkpoint;
+use super::{Checkpoint, Model};
 use crate::cell::{CellSource, PackedBatch};
+use crate::config::Settings;
 use crate::h5ad::{H5ad, OpenOptions};
 use crate::loader::split::PartChoice;
 use crate::loader::{
@@ -23,21 +24,25 @@ const QUIET: Duration = Duration::from_secs(2);
 /// How files are read.
 #[derive(Debug, Clone, Default)]
 pub struct Reading {
-    /// Which matrix, and where the gene ids are.
-    pub open: OpenOptions,
+    /// What was given for this reading (matrix, gene ids, least overlap, whether values that look
+    /// scaled are let through); all else is as in the checkpoint's run.
+    pub given: Settings,
     /// Cells per batch, reader threads.
     pub loader: LoaderConfig,
-    /// obs columns whose values the model may see; all other phenotypes are `[MASK]`.
+    /// obs columns whose values the model may see; all other phenotypes are `[MASK]`. None: a
+    /// classifier sees those of its training that the file has, other models see none.
     pub visible: Vec<String>,
-    /// Least share of the checkpoint's genes that a file must have; `None`: as in training.
-    pub min_gene_overlap: Option<f64>,
-    /// Whether values that look scaled are let through.
-    pub allow_scaled: bool,
     /// The part of a split that is read; `None`: all cells.
     pub part: Option<PartChoice>,
 }
 
 impl Reading {
+    /// Which matrix of a file is read for a checkpoint, and where its gene ids are.
+    pub fn options(&self, checkpoint: &Checkpoint) -> OpenOptions {
+        let settings = self.given.clone().over(checkpoint.run.clone());
+        settings.with_defaults().open_options()
+    }
+
     /// Makes tokens as in training; values that the checkpoint does not know are masked.
     ///
     /// # Errors
@@ -46,8 +51,11 @@ impl Reading {
         let trained = &checkpoint.tokenize;
         let settings = TokenizeConfig {
             unknown_phenotype: UnknownPhenotype::Mask,
-            min_gene_overlap: self.min_gene_overlap.unwrap_or(trained.min_gene_overlap),
-            allow_scaled: self.allow_scaled || trained.allow_scaled,
+            min_gene_overlap: self
+                .given
+                .min_gene_overlap
+                .unwrap_or(trained.min_gene_overlap),
+            allow_scaled: self.given.allow_scaled.unwrap_or(trained.allow_scaled),
             ..trained.clone()
         };
         Ok(Tokenizer::new(
@@ -56,15 +64,34 @@ impl Reading {
         )?)
     }
 
+    /// The phenotypes of a file that a model may see.
+    fn visible_in(&self, file: &H5ad, checkpoint: &Checkpoint) -> Vec<String> {
+        if !self.visible.is_empty() || matches!(checkpoint.model, Model::MaskedLM(_)) {
+            return self.visible.clone();
+        }
+        let trained = checkpoint.tokenize.included_phenotypes.iter();
+        let has = |name: &String| file.obs_column_names().contains(name);
+        let (there, absent): (Vec<String>, Vec<String>) = trained.cloned().partition(has);
+        if !absent.is_empty() {
+            eprintln!(
+                "warning: {}: has no obs column {}, which the classifier was trained to see; \
+                 expect worse answers",
+                file.path().display(),
+                absent.join(", ")
+            );
+        }
+        there
+    }
+
     /// Whether a file has any cell that is to be read.
     ///
     /// # Errors
     /// A file that cannot be read, or that the split was not made from.
-    pub fn has_cells(&self, path: &Path) -> Result<bool> {
+    pub fn has_cells(&self, path: &Path, checkpoint: &Checkpoint) -> Result<bool> {
         let Some(part) = &self.part else {
             return Ok(true);
         };
-        let file = H5ad::open(path, &self.open)?;
+        let file = H5ad::open(path, &self.options(checkpoint))?;
         Ok(part.cells(&[&file])?.len(file.num_cells()) > 0)
     }
 }
@@ -109,9 +136,10 @@ impl Cells {
     /// A file that cannot be read, too few known genes, a visible column that is not there or that
     /// the model was not trained with.
     pub(super) fn open(path: &Path, checkpoint: &Checkpoint, reading: &Reading) -> Result<Self> {
-        let file = Arc::new(H5ad::open(path, &reading.open)?);
+        let file = Arc::new(H5ad::open(path, &reading.options(checkpoint))?);
         let tokenizer = reading.tokenizer(checkpoint)?;
-        let bound = Arc::new(tokenizer.bind_showing(file.as_ref(), &reading.visible)?);
+        let visible = reading.visible_in(&file, checkpoint);
+        let bound = Arc::new(tokenizer.bind_showing(file.as_ref(), &visible)?);
         let selection = match &reading.part {
             Some(part) => part.cells(&[file.as_ref()])?,
             None => Selection::All,

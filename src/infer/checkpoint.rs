@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
+use crate::config::{Dtype, Settings};
 use crate::model::{GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification};
 use crate::prepare::encoding;
 use crate::tokenize::TokenizeConfig;
@@ -29,6 +30,8 @@ pub struct Checkpoint {
     pub vocabulary: Arc<Vocabulary>,
     /// How cells become tokens, as in training.
     pub tokenize: TokenizeConfig,
+    /// How its run was set, as far as that is known.
+    pub run: Settings,
     /// The model's shape.
     pub config: GeneBertConfig,
     /// The model.
@@ -36,15 +39,37 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a checkpoint folder, or the best (else the last) checkpoint of a run folder.
+    /// Opens a checkpoint folder, or the best (else the last) checkpoint of a run folder, to be
+    /// computed as in its run.
     ///
     /// # Errors
     /// No checkpoint there, or one with a file missing or damaged.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_as(path, None)
+    }
+
+    /// As [`Checkpoint::open`], with matrix products of this type; `None`: as in its run.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`].
+    pub fn open_as(path: &Path, dtype: Option<Dtype>) -> Result<Self> {
         let path = find(path)?;
         let (vocabulary, tokenize) = encoding::load(&path)?;
-        let config = GeneBertConfig::from_file(&path.join("config.json"))?;
+        let mut run = encoding::run_settings(&path)?;
+        run.allow_scaled = run.allow_scaled.or(Some(tokenize.allow_scaled));
+        if let Some(map) = run.gene_map.take_if(|map| !map.is_file()) {
+            eprintln!(
+                "note: {}: the run's gene map {} is not there; --gene-map names another",
+                path.display(),
+                map.display()
+            );
+        }
+        let mut config = GeneBertConfig::from_file(&path.join("config.json"))?;
         config.validate()?;
+        config.precision = match dtype.or(run.dtype) {
+            Some(dtype) => dtype.precision(),
+            None => config.precision,
+        };
         let expected = (vocabulary.vocab_size(), vocabulary.type_vocab_size());
         if (config.vocab_size, config.type_vocab_size) != expected {
             bail!(
@@ -62,6 +87,7 @@ impl Checkpoint {
             path,
             vocabulary: Arc::new(vocabulary),
             tokenize,
+            run,
             config,
             model,
         })

@@ -4,10 +4,13 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::error::LoaderError;
+use super::masking::AbsentGeneSampling;
 use super::sampler::Selection;
 use crate::cell::{CellSource, CsrBlock, TokenizedCell};
 use crate::tokenize::{BoundSource, Draw};
 
+/// Cells on which the frequency of genes is counted.
+const WEIGHT_CELLS: u64 = 20_000;
 /// Cells read at a time when genes are counted.
 const COUNTED_TOGETHER: usize = 256;
 
@@ -149,8 +152,28 @@ impl DataSet {
         Ok(())
     }
 
+    /// What absent genes are drawn by: in how many of (at most) 20,000 of the selected cells each
+    /// of `num_genes` genes is expressed; `None` where they are drawn uniformly.
+    ///
+    /// # Errors
+    /// As [`DataSet::expressed_counts`].
+    pub fn gene_weights(
+        &self,
+        sampling: AbsentGeneSampling,
+        selection: &Selection,
+        num_genes: usize,
+    ) -> Result<Option<Vec<f64>>, LoaderError> {
+        match sampling {
+            AbsentGeneSampling::Uniform => Ok(None),
+            AbsentGeneSampling::Frequency => {
+                let counts = self.expressed_counts(selection, WEIGHT_CELLS, num_genes)?;
+                Ok(Some(counts))
+            }
+        }
+    }
+
     /// In how many of (at most) `num_cells` of the selected cells each of `num_genes` genes is
-    /// expressed: what absent genes are drawn by. The cells are spread evenly over the selection.
+    /// expressed. The cells are spread evenly over the selection.
     ///
     /// # Errors
     /// A cell that cannot be read or made into tokens.

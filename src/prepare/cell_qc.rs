@@ -137,7 +137,7 @@ fn lines(rows: &Rows<'_, Opened>, percent_top: &[usize]) -> Vec<Line> {
             name,
             path.clone(),
             cell.nnz().to_string(),
-            total.to_string(),
+            number(Some(total)),
         ];
         for part in in_top(cell.data(), percent_top) {
             fields.push(number((total > 0.0).then(|| percent(part))));
@@ -163,7 +163,8 @@ fn lines(rows: &Rows<'_, Opened>, percent_top: &[usize]) -> Vec<Line> {
 }
 
 fn number(value: Option<f64>) -> String {
-    value.map(|v| v.to_string()).unwrap_or_default()
+    // An empty sum is -0.
+    value.map(|v| (v + 0.0).to_string()).unwrap_or_default()
 }
 
 /// The sum of the largest values, for each number of them.

@@ -12,7 +12,8 @@ use std::sync::Arc;
 use super::PrepareError;
 use super::ranking::ranked_by;
 use crate::cell::CellSource;
-use crate::config::RunConfig;
+use crate::config::{RunConfig, Settings};
+use crate::file::read_string;
 use crate::h5ad::{H5ad, H5adSource, VarColumn};
 use crate::tokenize::{Compat, TokenizeConfig};
 use crate::vocab::{GeneTable, GeneVocab, GenesFrom, PhenotypeVocab, Repeats, Vocabulary};
@@ -102,6 +103,18 @@ pub fn load(checkpoint: &Path) -> Result<(Vocabulary, TokenizeConfig), PrepareEr
             source,
         }),
     }
+}
+
+/// How the run of a checkpoint was set, as its `run.toml` says; nothing where it has none.
+///
+/// # Errors
+/// A `run.toml` that cannot be read.
+pub fn run_settings(checkpoint: &Path) -> Result<Settings, PrepareError> {
+    let path = checkpoint.join("run.toml");
+    if !path.is_file() {
+        return Ok(Settings::default());
+    }
+    Ok(Settings::from_toml(&read_string(&path)?, &path)?)
 }
 
 /// Whether tokens may repeat between categories: only where the original's mistakes are.

@@ -2,7 +2,8 @@
 //! [`crate::loader::EvalSet`] and the Python program PerturbGene read them.
 //!
 //! Cells become tokens as in a run with the same settings; masks are those that the run's own
-//! evaluations have, fixed by (seed, cell). Written cell by cell, in bounded memory.
+//! evaluations have, fixed by (seed, cell), but that absent genes drawn by frequency go by these
+//! cells rather than by the training cells. Written cell by cell, in bounded memory.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -19,14 +20,11 @@ use crate::config::{RunConfig, RunFlags};
 use crate::file::{FileError, StagedFile};
 use crate::h5ad::OpenFiles;
 use crate::loader::{
-    AbsentGeneSampling, Attends, DataSet, EvalMasking, Example, Loader, MlmCollator, NO_LABEL,
-    Origin, Sampler, SamplerConfig, Selection, Shuffle,
+    Attends, DataSet, EvalMasking, Example, Loader, MlmCollator, NO_LABEL, Origin, Sampler,
+    SamplerConfig, Selection, Shuffle,
 };
 use crate::tokenize::Tokenizer;
 use crate::vocab::Vocabulary;
-
-/// Cells on which the frequency of genes is counted, where absent genes are drawn by it.
-const WEIGHT_CELLS: u64 = 20_000;
 
 /// What was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,13 +80,8 @@ fn masked(
     data: &Arc<DataSet>,
     vocabulary: &Vocabulary,
 ) -> Result<Loader, PrepareError> {
-    let weights = match config.absent_gene_sampling {
-        AbsentGeneSampling::Uniform => None,
-        AbsentGeneSampling::Frequency => {
-            let num_genes = vocabulary.genes().len();
-            Some(data.expressed_counts(&Selection::All, WEIGHT_CELLS, num_genes)?)
-        }
-    };
+    let (sampling, num_genes) = (config.absent_gene_sampling, vocabulary.genes().len());
+    let weights = data.gene_weights(sampling, &Selection::All, num_genes)?;
     let (masking, random) = (config.mlm_config(), EvalMasking::Random);
     let weights = weights.as_deref();
     let collator = MlmCollator::evaluation(vocabulary, &masking, config.seed, weights, &random)?;

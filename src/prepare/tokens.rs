@@ -16,7 +16,7 @@ use super::encoding::{self, Encoding};
 use super::{PrepareError, RowList};
 use crate::cell::{CellSource, CsrBlock, TokenId, TokenizedCell};
 use crate::config::{RunConfig, RunFlags, Settings};
-use crate::file::{expand_paths, read_string};
+use crate::file::expand_paths;
 use crate::h5ad::{H5ad, H5adSource, OpenFiles};
 use crate::tokenize::{BoundSource, Draw, Tokenizer};
 use crate::vocab::Vocabulary;
@@ -192,12 +192,7 @@ fn training_files(
 /// What a checkpoint's run was told about tokens, masks and about where values and gene ids are.
 fn saved_settings(checkpoint: &Path) -> Result<Settings, PrepareError> {
     let (_, tokenize) = encoding::load(checkpoint)?;
-    let path = checkpoint.join("run.toml");
-    let run = if path.is_file() {
-        Settings::from_toml(&read_string(&path)?, &path)?
-    } else {
-        Settings::default()
-    };
+    let run = encoding::run_settings(checkpoint)?;
     Ok(Settings {
         matrix: run.matrix,
         gene_id_column: run.gene_id_column,

@@ -14,13 +14,8 @@ use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::expand_paths;
 use crate::h5ad::{H5adSource, OpenFiles};
-use crate::loader::{
-    AbsentGeneSampling, DataSet, EvalSet, Loader, PlainCollator, Sampler, Selection,
-};
+use crate::loader::{DataSet, EvalSet, Loader, PlainCollator, Sampler, Selection};
 use crate::tokenize::Tokenizer;
-
-/// Cells on which the frequency of genes is counted.
-const WEIGHT_CELLS: u64 = 20_000;
 
 /// The opened files.
 pub struct Files {
@@ -207,18 +202,6 @@ impl Data {
         let (order, cells) = (config.looking_sampler_config(), self.train_cells.clone());
         Ok(Sampler::new(order, cells, self.train.len())?)
     }
-
-    /// How often each gene is expressed, counted on the first training cells; `None` where
-    /// absent genes are drawn uniformly.
-    ///
-    /// # Errors
-    /// Unreadable cells.
-    pub fn gene_weights(&self, config: &RunConfig, start: &Start) -> Result<Option<Vec<f64>>> {
-        let by_frequency = config.absent_gene_sampling == AbsentGeneSampling::Frequency;
-        by_frequency
-            .then(|| gene_weights(config, start, &self.train, &self.train_cells))
-            .transpose()
-    }
 }
 
 /// Pre-masked sets and h5ad files, of which only one kind may be there.
@@ -237,35 +220,4 @@ pub fn sets_or_files(paths: Vec<PathBuf>) -> Result<(Vec<PathBuf>, Vec<PathBuf>)
         );
     }
     Ok((sets, files))
-}
-
-/// How often each gene is expressed in the first training `cells` of `data`.
-///
-/// # Errors
-/// Unreadable cells.
-pub fn gene_weights(
-    config: &RunConfig,
-    start: &Start,
-    data: &Arc<DataSet>,
-    cells: &Selection,
-) -> Result<Vec<f64>> {
-    let order = config.looking_sampler_config();
-    let sampler = Sampler::new(order, cells.clone(), data.len())?;
-    let settings = config.eval_loader_config();
-    let mut loader = Loader::new(Arc::clone(data), sampler, Arc::new(PlainCollator), settings)?;
-    let vocabulary = &start.vocabulary;
-    let mut weights = vec![0.0; vocabulary.genes().len()];
-    let mut num_cells = 0;
-    while num_cells < WEIGHT_CELLS {
-        let Some(batch) = loader.next_batch()? else {
-            break;
-        };
-        num_cells += batch.num_cells() as u64;
-        for &token_type in &batch.token_type_ids {
-            if let Some(gene) = vocabulary.type_gene(token_type) {
-                weights[gene.0 as usize] += 1.0;
-            }
-        }
-    }
-    Ok(weights)
 }

@@ -83,7 +83,9 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
     };
     let config = &memory::settle(config, resume.is_some(), &data, &footprint)?;
     let seed = config.seed;
-    let gene_weights = data.gene_weights(config, &start)?;
+    let num_genes = start.vocabulary.genes().len();
+    let sampling = config.absent_gene_sampling;
+    let gene_weights = (data.train).gene_weights(sampling, &data.train_cells, num_genes)?;
     let sampler = data.sampler(config, &data.train_cells)?;
     let collator =
         MlmCollator::training(&start.vocabulary, &masking, seed, gene_weights.as_deref())?;

@@ -50,8 +50,8 @@ pub fn settle(flags: &RunFlags) -> Result<(RunConfig, Option<PathBuf>)> {
     Ok((config, Some(checkpoint)))
 }
 
-/// The settings of a new run; how cells become tokens is, where not given, as in the checkpoint
-/// whose weights it starts from.
+/// The settings of a new run; how files are read and cells become tokens is, where not given, as in
+/// the checkpoint whose weights it starts from.
 fn with_tokens_of_checkpoint(flags: &RunFlags) -> Result<RunConfig> {
     let given = flags.resolve()?;
     let path = given.pretrained_model_path.as_deref();
@@ -65,7 +65,12 @@ fn with_tokens_of_checkpoint(flags: &RunFlags) -> Result<RunConfig> {
         Bins::Quantile(number) => (None, Some(*number)),
         Bins::PerGene(_) => (None, None),
     };
+    let run = encoding::run_settings(checkpoint)?;
     let lower = Settings {
+        matrix: run.matrix,
+        gene_id_column: run.gene_id_column,
+        gene_map: run.gene_map.filter(|map| map.is_file()),
+        allow_scaled: run.allow_scaled,
         bin_edges,
         quantile_bins,
         transform: Some(saved.transform.clone()),

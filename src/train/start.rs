@@ -49,10 +49,13 @@ impl Start {
         }
         let config = &config;
         let (encoding, model_config) = match checkpoint {
-            Some(checkpoint) => (
-                Encoding::from_checkpoint(config, checkpoint)?,
-                GeneBertConfig::from_file(&checkpoint.join("config.json"))?,
-            ),
+            Some(checkpoint) => {
+                let model_config = match resume {
+                    Some(folder) => GeneBertConfig::from_file(&folder.join("config.json"))?,
+                    None => config.model_config()?,
+                };
+                (Encoding::from_checkpoint(config, checkpoint)?, model_config)
+            }
             None => {
                 let model_config = config.model_config()?;
                 (Encoding::from_files(config, &files.train)?, model_config)

@@ -216,7 +216,7 @@ fn a_run_takes_the_genes_as_they_are_ranked() {
     fs::write(dir.path().join("odd.csv"), "gene\nTP53\n").unwrap();
     bad(
         "--gene_ranking odd.csv",
-        &["odd.csv: is no ranking of these genes", "TP53", "hint: "],
+        &["odd.csv: none of its 1 genes (TP53", "TP53", "hint: "],
     );
 }
 

@@ -1,8 +1,10 @@
 //! The integration tests: goldens, and the real command in a fresh folder.
 
+mod as_trained;
 mod augment;
 mod bad_run;
 mod bad_use;
+mod cells_qc;
 mod classify;
 mod command;
 mod convert;
