@@ -10,6 +10,7 @@ mod cells;
 mod check;
 mod cls;
 mod convert;
+mod device;
 mod embed;
 mod eval;
 mod eval_set;

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+use super::device::say_device;
 use super::split::PartFlags;
-use crate::config::{Dtype, Settings, named};
+use crate::config::{Device, Dtype, Settings, named};
 use crate::file::expand_paths;
 use crate::h5ad::MatrixKey;
 use crate::h5ad::edit::{Additions, add_in_place, add_to_copy};
@@ -67,6 +68,9 @@ pub(super) struct ModelFlags {
     /// Threads that compute [default: one per core]
     #[arg(long)]
     threads: Option<usize>,
+    /// Where to compute: cpu, cuda:N, or auto: a GPU where one can be used
+    #[arg(long, value_name = "DEVICE", default_value = "auto", value_parser = named::<Device>)]
+    device: Device,
     #[command(flatten)]
     part: PartFlags,
 }
@@ -155,6 +159,7 @@ impl ModelFlags {
                 .num_threads(threads)
                 .build_global();
         }
+        say_device(self.device)?;
         let open = |path: &PathBuf| {
             let checkpoint = Checkpoint::open_as(path, self.dtype)?;
             eprintln!("{}", checkpoint.describe());

@@ -4,6 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
 use serde::{Deserialize, Serialize, de::IntoDeserializer};
 
+use crate::kernels::device::{self, NoGpu};
 use crate::kernels::peak;
 use crate::kernels::products::Precision;
 
@@ -85,14 +86,14 @@ impl Dtype {
 }
 
 /// Where to compute.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Device {
-    /// The best there is: today the CPU.
+    /// The first GPU where one can be used, else the CPU.
     Auto,
     /// The CPU.
     Cpu,
-    /// A CUDA device by its number; refused by `validate` in builds without CUDA.
+    /// A CUDA device by its number; refused by `validate` where it cannot be used.
     Cuda(usize),
 }
 
@@ -100,6 +101,31 @@ pub enum Device {
 #[derive(Debug, thiserror::Error)]
 #[error("no device is called `{0}`: auto, cpu or cuda:N is expected")]
 pub struct UnknownDevice(String);
+
+impl Device {
+    /// Whether it can be used.
+    ///
+    /// # Errors
+    /// It is a CUDA device that cannot be; the error says why.
+    pub fn check(self) -> Result<(), NoGpu> {
+        match self {
+            Self::Cuda(number) => Err(device::cuda(number)),
+            Self::Auto | Self::Cpu => Ok(()),
+        }
+    }
+
+    /// Says where is computed, and under `auto` why not on a GPU, if this build has CUDA. Threads
+    /// must have been settled.
+    pub fn describe(self) -> String {
+        let cpu = format!("Device: CPU, {} threads", rayon::current_num_threads());
+        match self {
+            Self::Auto if device::IS_BUILT => {
+                format!("{cpu}; no GPU is used: {}", device::cuda(0))
+            }
+            _ => cpu,
+        }
+    }
+}
 
 impl TryFrom<String> for Device {
     type Error = UnknownDevice;

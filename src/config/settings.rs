@@ -371,7 +371,7 @@ settings! {
     /// [default: f32]
     #[arg(long, help_heading = MACHINE, value_name = "DTYPE", value_parser = named::<Dtype>)]
     dtype (Dtype): Dtype = Dtype::F32;
-    /// Where to compute: auto or cpu [default: auto]
+    /// Where to compute: cpu, cuda:N, or auto: a GPU where one can be used [default: auto]
     #[arg(long, help_heading = MACHINE, value_name = "DEVICE", value_parser = named::<Device>)]
     device (Device): Device = Device::Auto;
 }

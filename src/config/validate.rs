@@ -6,7 +6,6 @@
 
 use std::fmt;
 
-use super::choices::Device;
 use super::jobs::Job;
 use super::settings::RunConfig;
 use super::spelling::nearest;
@@ -410,9 +409,8 @@ impl RunConfig {
 
     fn check_machine(&self, checks: &mut Checks) {
         checks.at_least_one("threads", self.threads.map(|n| n as u64));
-        if let Device::Cuda(number) = self.device {
-            let what = format!("this build has no CUDA, so cuda:{number} cannot be used");
-            checks.push("device", what, "set cpu, or build with `--features cuda`");
+        if let Err(error) = self.device.check() {
+            checks.push("device", error.to_string(), error.hint());
         }
     }
 }
@@ -493,7 +491,10 @@ mod tests {
         );
         assert_eq!(problems(|c| c.learning_rate = 0.0), ["learning_rate"]);
         assert_eq!(problems(|c| c.adam_beta2 = 1.0), ["adam_beta2"]);
-        assert_eq!(problems(|c| c.device = Device::Cuda(0)), ["device"]);
+        assert_eq!(
+            problems(|c| c.device = crate::config::Device::Cuda(0)),
+            ["device"]
+        );
         assert_eq!(problems(|c| c.seed = u64::MAX), ["seed"]);
         let donor = || Some("donor_id".to_owned());
         let by = "balance_by, weight_by, group_by";

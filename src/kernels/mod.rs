@@ -9,13 +9,14 @@
 //!
 //! Each file ends with the slow, readable reference that it is checked against. `unsafe` is
 //! allowed in this room only, and stands in [`matmul`], [`matrix`], [`bf16`], [`simd`],
-//! [`products`], [`linear`], [`attention`] and [`memory`].
+//! [`products`], [`linear`], [`attention`], [`memory`] and [`device`].
 
 pub mod activation;
 pub mod adamw;
 pub mod attention;
 mod bf16;
 pub mod cross_entropy;
+pub mod device;
 pub mod dropout;
 pub mod embedding;
 pub mod grad_norm;

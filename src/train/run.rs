@@ -108,6 +108,7 @@ fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result
     }
     let run_toml = config.to_toml()?;
     println!("{}", describe_model(&start, &weights, &settings));
+    println!("{}", config.device.describe());
     println!(
         "Settings (also in {}):\n{run_toml}",
         output_dir.join("run.toml").display()

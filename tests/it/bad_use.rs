@@ -67,7 +67,7 @@ fn settings_that_cannot_work() {
     let line = format!("{sound} --bin_edges 1 0.5");
     refused(dir.path(), &line, &["bin_edges", "do not ascend", "hint: "]);
     let line = format!("{sound} --bin_edges 0.1 --device cuda:0");
-    refused(dir.path(), &line, &["device", "--features cuda"]);
+    refused(dir.path(), &line, &["device", "cuda:0", "hint: set cpu"]);
     let line = "check --train_data_paths a --output_dir out --bin_edges 1 --model_arch quickstrat";
     refused(
         dir.path(),

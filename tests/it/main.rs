@@ -8,6 +8,7 @@ mod cells_qc;
 mod classify;
 mod command;
 mod convert;
+mod device;
 mod eval;
 mod eval_set;
 mod folder;

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::data::{masking, open};
 use super::mebibytes;
 use crate::cell::PackedBatch;
+use crate::cli::device::say_device;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{StagedDir, write_atomic};
 use crate::kernels::peak;
@@ -76,6 +77,7 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if let Some(folder) = &args.export {
         export(folder, &model, &parameters, &batches)?;
     }
+    say_device(config.device)?;
     let peak = peak::products_per_second(model.precision);
     let found = measure(&model, &parameters, &batches, args.steps, args.profile)?;
     if args.json {

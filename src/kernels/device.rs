@@ -1,0 +1,163 @@
+//! Where tensors live and kernels run: the CPU, or a CUDA device by its number.
+//!
+//! [`probe`] looks a device up or says in plain words why it cannot be used: a build without CUDA, no
+//! driver, a missing library, no such device, one that is too old. A build with the loaders of `scripts/cuda-toolkit` starts
+//! without a driver or CUDA's libraries, so their absence is looked for here, before candle's own
+//! calls.
+
+/// Why a CUDA device cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NoGpu {
+    /// The program was built without the feature `cuda`.
+    #[error("this build has no CUDA, so cuda:{0} cannot be used")]
+    NotBuilt(usize),
+    /// The program has CUDA, this machine has not.
+    #[error("cuda:{number} cannot be used: {reason}")]
+    Unusable {
+        /// The device asked for.
+        number: usize,
+        /// Why not.
+        reason: String,
+    },
+}
+
+impl NoGpu {
+    /// What helps.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotBuilt(_) => {
+                "set cpu, or build with CUDA: eval \"$(scripts/cuda-toolkit)\" && cargo build \
+                 --release --features cuda"
+            }
+            Self::Unusable { .. } => {
+                "set cpu, or auto, which takes a GPU only where one can be used"
+            }
+        }
+    }
+}
+
+/// Whether this build can use CUDA devices at all.
+pub const IS_BUILT: bool = cfg!(feature = "cuda");
+
+/// A CUDA device that can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Gpu {
+    /// Its number.
+    pub number: usize,
+    /// What the driver calls it.
+    pub name: String,
+    /// Its memory, in bytes.
+    pub bytes: usize,
+}
+
+/// Looks whether device `number` can be used.
+///
+/// # Errors
+/// It cannot; the error says why.
+pub fn probe(number: usize) -> Result<Gpu, NoGpu> {
+    #[cfg(feature = "cuda")]
+    return found::probe(number).map_err(|reason| NoGpu::Unusable { number, reason });
+    #[cfg(not(feature = "cuda"))]
+    Err(NoGpu::NotBuilt(number))
+}
+
+/// Why nothing is computed on device `number`. Where one could be used, the reason is that this
+/// version's training step runs on the CPU only.
+pub fn cuda(number: usize) -> NoGpu {
+    match probe(number) {
+        Err(error) => error,
+        Ok(gpu) => NoGpu::Unusable {
+            number,
+            reason: format!(
+                "{} is there, but this version computes on the CPU only",
+                gpu.name
+            ),
+        },
+    }
+}
+
+#[cfg(feature = "cuda")]
+mod found {
+    use std::ffi::CStr;
+
+    use candle_core::cuda_backend::cudarc::driver::result::{self, DriverError};
+    use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute as Attribute;
+
+    use super::Gpu;
+
+    /// The driver, without which there is no device.
+    const DRIVER: &CStr = c"libcuda.so.1";
+    /// What the loaders of `scripts/cuda-toolkit` open when it is first called.
+    const LIBRARIES: [&CStr; 3] = [c"libcublasLt.so.13", c"libcublas.so.13", c"libcurand.so.10"];
+    /// The lowest compute capability that the kernels are compiled for.
+    const CAPABILITY: (i32, i32) = (9, 0);
+
+    pub(super) fn probe(number: usize) -> Result<Gpu, String> {
+        if !opens(DRIVER) {
+            return Err("there is no NVIDIA driver (libcuda.so.1)".to_owned());
+        }
+        let said = |error: DriverError| format!("the driver says: {error}");
+        result::init().map_err(said)?;
+        let count = result::device::get_count().map_err(said)?;
+        let Some(ordinal) = i32::try_from(number).ok().filter(|n| *n < count) else {
+            return Err(format!("this machine has {count} CUDA devices"));
+        };
+        let device = result::device::get(ordinal).map_err(said)?;
+        let name = result::device::get_name(device).map_err(said)?;
+        // SAFETY: `device` is one that the driver gave.
+        let (bytes, major, minor) = unsafe {
+            let attribute = |which| result::device::get_attribute(device, which).map_err(said);
+            (
+                result::device::total_mem(device).map_err(said)?,
+                attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
+                attribute(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
+            )
+        };
+        if (major, minor) < CAPABILITY {
+            let (least, least_minor) = CAPABILITY;
+            return Err(format!(
+                "{name} has compute capability {major}.{minor}, the kernels need \
+                 {least}.{least_minor} (Hopper) or later"
+            ));
+        }
+        if option_env!("GENE_BERT_CUDA_LOADERS").is_some()
+            && let Some(missing) = LIBRARIES.into_iter().find(|library| !opens(library))
+        {
+            return Err(format!(
+                "{} is not found (it comes with CUDA 13, and in PyTorch's nvidia/*/lib folders: \
+                 put its folder on LD_LIBRARY_PATH)",
+                missing.to_string_lossy()
+            ));
+        }
+        Ok(Gpu {
+            number,
+            name,
+            bytes,
+        })
+    }
+
+    /// Whether the system's loader finds `library`; it stays loaded.
+    fn opens(library: &CStr) -> bool {
+        // SAFETY: the name ends in a zero; a CUDA library may be loaded at any time.
+        let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
+        !handle.is_null()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_probed_or_the_reason_is_said() {
+        match probe(0) {
+            Ok(gpu) => assert!(gpu.bytes > 0 && !gpu.name.is_empty()),
+            Err(NoGpu::NotBuilt(number)) => assert!(!IS_BUILT && number == 0),
+            Err(NoGpu::Unusable { number, reason }) => {
+                assert!(IS_BUILT && number == 0 && !reason.is_empty());
+            }
+        }
+        let error = probe(4096).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|error| error.contains("cuda:4096")));
+    }
+}
