@@ -1,6 +1,7 @@
 //! `gene-bert cls` and `gene-bert bincls`: training a classifier of cells.
 
 use crate::config::{Job, RunFlags};
+use crate::kernels::parallel::compute_with;
 use crate::train::{classify, resume};
 
 /// Flags of `cls` and `bincls`: those of a run.
@@ -17,6 +18,7 @@ pub struct ClsArgs {
 pub fn run(args: ClsArgs, job: Job) -> anyhow::Result<()> {
     args.run.validate_for(job)?;
     let (config, resumed) = resume::settle(&args.run)?;
+    compute_with(config.threads);
     for note in config.notes() {
         eprintln!("note: {note}");
     }

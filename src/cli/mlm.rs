@@ -1,6 +1,7 @@
 //! `gene-bert mlm`: masked pretraining.
 
 use crate::config::{Job, RunFlags};
+use crate::kernels::parallel::compute_with;
 use crate::train::{pretrain, resume};
 
 /// Flags of `mlm`: those of a run.
@@ -17,6 +18,7 @@ pub struct MlmArgs {
 pub fn run(args: MlmArgs) -> anyhow::Result<()> {
     args.run.validate_for(Job::Mlm)?;
     let (config, resumed) = resume::settle(&args.run)?;
+    compute_with(config.threads);
     for note in config.notes() {
         eprintln!("note: {note}");
     }

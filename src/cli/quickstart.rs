@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::kernels::parallel::compute_with;
 use crate::quickstart::{Quickstart, run as run_quickstart};
 
 /// Pretrain a small model in about a minute, on simulated cells or on yours
@@ -44,6 +45,7 @@ pub fn run(args: QuickstartArgs) -> anyhow::Result<()> {
         seed,
         threads,
     } = args;
+    compute_with(threads);
     let quickstart = Quickstart {
         data,
         phenotypes,

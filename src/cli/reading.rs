@@ -12,6 +12,7 @@ use crate::file::expand_paths;
 use crate::h5ad::MatrixKey;
 use crate::h5ad::edit::{Additions, add_in_place, add_to_copy};
 use crate::infer::{Checkpoint, Reading};
+use crate::kernels::parallel::compute_with;
 use crate::loader::LoaderConfig;
 
 /// Cells, and how they are read.
@@ -154,12 +155,9 @@ impl ModelFlags {
     pub(super) fn open_all(&self) -> Result<Vec<Checkpoint>> {
         if let Some(threads) = self.threads {
             ensure!(threads > 0, "--threads 0: at least one thread must compute");
-            // Fails only if the pool exists already: then it stays.
-            let _ = rayon::ThreadPoolBuilder::new()
-                .num_threads(threads)
-                .build_global();
         }
         say_device(self.device)?;
+        compute_with(self.threads);
         let open = |path: &PathBuf| {
             let checkpoint = Checkpoint::open_as(path, self.dtype)?;
             eprintln!("{}", checkpoint.describe());

@@ -1,16 +1,17 @@
-//! One AdamW step on one parameter, in one pass over weights, moments and gradient, in place.
+//! One AdamW step, in one pass over all weights, moments and gradients, in place.
 //!
 //! As PyTorch's `AdamW`: decay is decoupled (w ← w (1 − lr·λ) first), both moments are corrected
 //! for their start at zero. The gradient is multiplied by a scale on the way (clipping, the number
 //! of labels). A gradient of some rows has dense semantics: the other rows' moments fade and their
-//! weights move all the same.
+//! weights move all the same; only rows that never had a gradient, whose moments are 0, need not be
+//! looked at but for the decay.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::profile::span;
 use super::simd::vectorized;
-use crate::buffers::{read, write};
+use crate::buffers::{Slice, read, write_all};
 
 const CHUNK: usize = 16 * 1024;
 
@@ -38,66 +39,128 @@ pub struct Settings {
 pub enum Gradient<'a> {
     /// Of the parameter's shape.
     Dense(&'a Tensor),
-    /// Rows (ascending) and their gradients [R, D]; zero elsewhere.
-    Rows(&'a [u32], &'a Tensor),
+    /// Some rows; zero elsewhere.
+    Rows {
+        /// Which, ascending.
+        rows: &'a [u32],
+        /// Their gradients [R, D].
+        values: &'a Tensor,
+        /// Of each row of the parameter, whether it ever had a gradient, now included: the moments
+        /// of the others are 0.
+        seen: &'a [bool],
+    },
 }
 
-/// Moves `weights`, and the moments `first` and `second` of the same shape.
+/// A parameter and what moves it.
+#[derive(Debug, Clone, Copy)]
+pub struct Moved<'a> {
+    /// The weights.
+    pub weights: &'a Tensor,
+    /// The gradient.
+    pub gradient: Gradient<'a>,
+    /// First moment, of the weights' shape.
+    pub first: &'a Tensor,
+    /// Second moment, of the weights' shape.
+    pub second: &'a Tensor,
+    /// The numbers.
+    pub settings: Settings,
+}
+
+/// Moves the weights and the moments of all parameters.
 ///
 /// # Errors
-/// Shapes that do not fit, or tensors that are not contiguous f32 on the CPU.
-pub fn step(
-    settings: Settings,
-    weights: &Tensor,
-    gradient: Gradient<'_>,
-    first: &Tensor,
-    second: &Tensor,
-) -> Result<()> {
+/// Shapes that do not fit, or tensors that are not contiguous f32 on the CPU, or one twice.
+pub fn step(parameters: &[Moved<'_>]) -> Result<()> {
     let _span = span("AdamW", 0);
-    check(weights, gradient, first, second)?;
-    let update = Update::new(settings);
-    let (rows, values) = match gradient {
-        Gradient::Dense(values) => (None, read::<f32>(values)?),
-        Gradient::Rows(rows, values) => (Some(rows), read::<f32>(values)?),
-    };
-    let width = weights.dims().last().copied().unwrap_or(1).max(1);
-    // A chunk holds whole rows, so that rows without a gradient can be told apart.
-    let chunk = (CHUNK / width).max(1) * width;
-    write(weights, |weights| {
-        write(first, |first| {
-            write(second, |second| {
-                let moments = first
-                    .par_chunks_mut(chunk)
-                    .zip(second.par_chunks_mut(chunk));
-                let tasks = weights.par_chunks_mut(chunk).zip(moments).enumerate();
-                tasks.for_each(|(task, (weights, (first, second)))| {
-                    let at = task * chunk;
-                    match rows {
-                        None => update_dense(&update, weights, first, second, &values[at..]),
-                        Some(rows) => {
-                            let list = RowList {
-                                rows,
-                                values: &values,
-                                width,
-                                first_row: at / width,
-                            };
-                            update_rows(&update, weights, first, second, list);
-                        }
-                    }
-                });
-            })
-        })
-    })???;
-    Ok(())
+    let mut to = Vec::with_capacity(3 * parameters.len());
+    let mut from: Vec<Slice<'_, f32>> = Vec::with_capacity(parameters.len());
+    for moved in parameters {
+        check(moved)?;
+        to.extend([moved.weights, moved.first, moved.second]);
+        from.push(match moved.gradient {
+            Gradient::Dense(values) | Gradient::Rows { values, .. } => read::<f32>(values)?,
+        });
+    }
+    write_all(&to, |to| {
+        let mut to = to.into_iter();
+        let mut tasks = Vec::new();
+        for (moved, from) in parameters.iter().zip(&from) {
+            if let (Some(weights), Some(first), Some(second)) = (to.next(), to.next(), to.next()) {
+                add_tasks(moved, from, (weights, first, second), &mut tasks);
+            }
+        }
+        tasks.into_par_iter().for_each(Task::act);
+    })
+}
+
+/// Some whole rows of a parameter.
+struct Task<'a> {
+    update: Update,
+    weights: &'a mut [f32],
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+    from: From<'a>,
+}
+
+/// Where the gradient of a task's weights is.
+enum From<'a> {
+    Dense(&'a [f32]),
+    Rows(RowList<'a>),
 }
 
 struct RowList<'a> {
     rows: &'a [u32],
     values: &'a [f32],
+    seen: &'a [bool],
     width: usize,
     first_row: usize,
 }
 
+fn add_tasks<'a>(
+    moved: &Moved<'a>,
+    values: &'a [f32],
+    (weights, first, second): (&'a mut [f32], &'a mut [f32], &'a mut [f32]),
+    tasks: &mut Vec<Task<'a>>,
+) {
+    let update = Update::new(moved.settings);
+    let width = moved.weights.dims().last().copied().unwrap_or(1).max(1);
+    // A task holds whole rows, so that rows without a gradient can be told apart.
+    let chunk = (CHUNK / width).max(1) * width;
+    let moments = first.chunks_mut(chunk).zip(second.chunks_mut(chunk));
+    let parts = weights.chunks_mut(chunk).zip(moments).enumerate();
+    tasks.extend(parts.map(|(part, (weights, (first, second)))| {
+        let at = part * chunk;
+        let from = match moved.gradient {
+            Gradient::Dense(_) => From::Dense(&values[at..]),
+            Gradient::Rows { rows, seen, .. } => From::Rows(RowList {
+                rows,
+                values,
+                seen,
+                width,
+                first_row: at / width,
+            }),
+        };
+        Task {
+            update,
+            weights,
+            first,
+            second,
+            from,
+        }
+    }));
+}
+
+impl Task<'_> {
+    fn act(self) {
+        let (weights, first, second) = (self.weights, self.first, self.second);
+        match self.from {
+            From::Dense(values) => update_dense(&self.update, weights, first, second, values),
+            From::Rows(list) => update_rows(&self.update, weights, first, second, list),
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
 struct Update {
     keep: f32,
     rate: f32,
@@ -158,6 +221,10 @@ impl Update {
                     &list.values[next * width..(next + 1) * width],
                 );
                 next += 1;
+            } else if !list.seen[row] {
+                if self.keep != 1.0 {
+                    weights.iter_mut().for_each(|weight| *weight *= self.keep);
+                }
             } else {
                 for (weight, (first, second)) in
                     weights.iter_mut().zip(first.iter_mut().zip(second))
@@ -193,16 +260,18 @@ vectorized! {
     }
 }
 
-fn check(weights: &Tensor, gradient: Gradient<'_>, first: &Tensor, second: &Tensor) -> Result<()> {
-    let shape = weights.dims();
-    let fits = match gradient {
+fn check(moved: &Moved<'_>) -> Result<()> {
+    let shape = moved.weights.dims();
+    let fits = match moved.gradient {
         Gradient::Dense(values) => values.dims() == shape,
-        Gradient::Rows(rows, values) => {
+        Gradient::Rows { rows, values, seen } => {
             let height = rows.last().map_or(0, |row| *row as usize + 1);
-            matches!(shape, [h, width] if height <= *h && values.dims() == [rows.len(), *width])
+            matches!(shape, [h, width] if height <= *h
+                && values.dims() == [rows.len(), *width]
+                && seen.len() == *h)
         }
     };
-    if !fits || first.dims() != shape || second.dims() != shape {
+    if !fits || moved.first.dims() != shape || moved.second.dims() != shape {
         bail!("AdamW: gradient or moments do not fit weights of shape {shape:?}");
     }
     Ok(())
@@ -226,6 +295,22 @@ mod tests {
         }
     }
 
+    fn moved<'a>(
+        settings: Settings,
+        weights: &'a Tensor,
+        gradient: Gradient<'a>,
+        first: &'a Tensor,
+        second: &'a Tensor,
+    ) -> Moved<'a> {
+        Moved {
+            weights,
+            gradient,
+            first,
+            second,
+            settings,
+        }
+    }
+
     #[test]
     fn five_steps_agree_with_the_reference() {
         let mut random = Random::new(1);
@@ -238,7 +323,8 @@ mod tests {
         for t in 1..=5 {
             let gradient = random.tensor(&[7, 5]);
             let s = settings(t);
-            step(s, &weights, Gradient::Dense(&gradient), &first, &second).unwrap();
+            let gradient_of = Gradient::Dense(&gradient);
+            step(&[moved(s, &weights, gradient_of, &first, &second)]).unwrap();
             for (i, gradient) in wide(&gradient).iter().enumerate() {
                 let g = gradient * s.scale;
                 w[i] -= s.lr * s.weight_decay * w[i];
@@ -259,30 +345,43 @@ mod tests {
         let mut random = Random::new(2);
         let (height, width) = (5000, 9);
         let start = random.tensor(&[height, width]);
+        // Rows 7 and 1822 had a gradient once, the others, but for those of `rows`, never.
+        let mut seen = vec![false; height];
+        let had = [7, 1822];
         let rows = [0u32, 3, 1820, 1821, 4999];
+        (rows.iter().chain(&had)).for_each(|row| seen[*row as usize] = true);
+        let faded: Vec<f32> = (0..height * width)
+            .map(|at| f32::from(u8::from(had.contains(&((at / width) as u32)))) * 0.25)
+            .collect();
         let values = random.tensor(&[rows.len(), width]);
         let mut dense = vec![0.0; height * width];
         for (row, values) in rows.iter().zip(read::<f32>(&values).unwrap().chunks(width)) {
             dense[*row as usize * width..][..width].copy_from_slice(values);
         }
-        let dense = crate::buffers::from_vec(dense, (height, width)).unwrap();
+        let table = |values: &[f32]| crate::buffers::from_vec(values.to_vec(), (height, width));
+        let dense = table(&dense).unwrap();
         let run = |gradient: Gradient<'_>| {
             let weights = start.copy().unwrap();
-            let (first, second) = (start.abs().unwrap(), start.sqr().unwrap());
+            let (first, second) = (table(&faded).unwrap(), table(&faded).unwrap());
             for t in 1..=3 {
-                step(settings(t), &weights, gradient, &first, &second).unwrap();
+                step(&[moved(settings(t), &weights, gradient, &first, &second)]).unwrap();
             }
             vec![weights, first, second]
         };
-        let (by_rows, by_all) = (
-            run(Gradient::Rows(&rows, &values)),
-            run(Gradient::Dense(&dense)),
-        );
-        for (a, b) in by_rows.iter().zip(&by_all) {
+        let by_rows = Gradient::Rows {
+            rows: &rows,
+            values: &values,
+            seen: &seen,
+        };
+        for (a, b) in run(by_rows).iter().zip(&run(Gradient::Dense(&dense))) {
             assert_eq!(wide(a), wide(b));
         }
-        same_for_any_threads(|| run(Gradient::Rows(&rows, &values)));
-        let bad = Gradient::Rows(&[5000], &values);
-        assert!(step(settings(1), &start, bad, &start, &start).is_err());
+        same_for_any_threads(|| run(by_rows));
+        let bad = Gradient::Rows {
+            rows: &[5000],
+            values: &values,
+            seen: &seen,
+        };
+        assert!(step(&[moved(settings(1), &start, bad, &start, &start)]).is_err());
     }
 }

@@ -9,17 +9,23 @@ use crate::buffers::read;
 
 const CHUNK: usize = 16 * 1024;
 
-/// The sum of the squares of all elements.
+/// The sum of the squares of all elements of each tensor.
 ///
 /// # Errors
-/// The tensor is not a contiguous f32 tensor on the CPU.
-pub fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
+/// One is not a contiguous f32 tensor on the CPU.
+pub fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
     let _span = span("gradient norm", 0);
-    let values = read::<f32>(tensor)?;
-    let sums = values
-        .par_chunks(CHUNK)
-        .map(|chunk| f64::from(squares(chunk)));
-    Ok(sums.collect::<Vec<f64>>().iter().sum())
+    let values: Vec<_> =
+        (tensors.iter().map(|tensor| read::<f32>(tensor))).collect::<Result<_>>()?;
+    let chunks: Vec<(usize, &[f32])> = (values.iter().enumerate())
+        .flat_map(|(tensor, values)| values.chunks(CHUNK).map(move |chunk| (tensor, chunk)))
+        .collect();
+    let found: Vec<f32> = chunks.par_iter().map(|(_, chunk)| squares(chunk)).collect();
+    let mut sums = vec![0.0; tensors.len()];
+    for ((tensor, _), found) in chunks.iter().zip(found) {
+        sums[*tensor] += f64::from(found);
+    }
+    Ok(sums)
 }
 
 vectorized! {
@@ -39,10 +45,10 @@ mod tests {
         for count in [0, 1, 33, 100_001] {
             let x = Random::new(count as u64).tensor(&[count]);
             let expected: f64 = wide(&x).iter().map(|x| x * x).sum();
-            let found = sum_of_squares(&x).unwrap();
+            let found = sums_of_squares(&[&x]).unwrap()[0];
             assert!((found - expected).abs() <= 1e-6 * expected.max(1.0));
             same_for_any_threads(|| {
-                let sum = sum_of_squares(&x).unwrap();
+                let sum = sums_of_squares(&[&x]).unwrap()[0];
                 vec![crate::buffers::from_vec(vec![sum as f32], 1).unwrap()]
             });
         }

@@ -8,7 +8,7 @@ use candle_core::{Result, Tensor, bail};
 
 use super::activation::Activation;
 use super::matrix::{Fresh, Matrix, Shared};
-use super::parallel::column_sums;
+use super::parallel::ColumnSums;
 use super::products::{Precision, Products};
 use super::profile::span;
 use super::simd::vectorized;
@@ -164,9 +164,6 @@ pub fn backward(
             );
         }
     }
-    for map in maps {
-        bias_gradient(map.dy, map.dbias)?;
-    }
     let targets: Vec<&Tensor> = maps.iter().map(|map| &map.dweight.tensor).collect();
     let wrong = |t: &Tensor| t.dims() != [n, inner];
     match to {
@@ -244,7 +241,20 @@ fn run_backward(
     // SAFETY: dx is no weight's gradient.
     unsafe { products.job(dx, add, terms) };
     let last = maps.len();
-    products.run(|tile| {
+    let widths = maps.iter().map(|map| map.dy.dims()[1]);
+    let sums: Vec<ColumnSums<'_>> = (dys.iter().zip(widths))
+        .map(|(dy, width)| ColumnSums::new(dy, width))
+        .collect();
+    let num_sums = sums.iter().map(ColumnSums::num_tasks).sum();
+    let sum = |mut task: usize| {
+        for sums in &sums {
+            match task.checked_sub(sums.num_tasks()) {
+                None => return sums.act(task),
+                Some(later) => task = later,
+            }
+        }
+    };
+    products.run_beside((num_sums, &sum), |tile| {
         let Some((activation, pre)) = through.filter(|_| tile.job == last) else {
             return;
         };
@@ -254,13 +264,10 @@ fn run_backward(
             activation.apply_backward(&pre[columns], values);
         }
     });
+    for (map, sums) in maps.iter().zip(sums) {
+        map.dbias.put(&sums.done())?;
+    }
     Ok(())
-}
-
-fn bias_gradient(dy: &Tensor, db: &Target) -> Result<()> {
-    let _span = span("linear bias gradient", 0);
-    let sums = column_sums(&read::<f32>(dy)?, dy.dims2()?.1);
-    db.put(&sums)
 }
 
 vectorized! {

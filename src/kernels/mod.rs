@@ -25,7 +25,7 @@ pub mod linear;
 mod matmul;
 mod matrix;
 pub mod memory;
-mod parallel;
+pub mod parallel;
 pub mod peak;
 pub mod products;
 pub mod profile;

@@ -1,7 +1,18 @@
 //! Splitting work over threads so that results do not depend on their number: the split follows
 //! from the shape, and partial sums are added in order.
 
-use rayon::prelude::*;
+use std::sync::OnceLock;
+
+use super::simd::vectorized;
+
+/// Has `threads` threads compute (`None`: one per core), the calling one among them: operations that
+/// a thread outside of the pool calls have to wake it, which takes a twentieth of a step. To be
+/// called once, by the thread that will call the operations until the process ends; later, or where
+/// something has computed already, it changes nothing.
+pub fn compute_with(threads: Option<usize>) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.unwrap_or(0));
+    let _ = pool.use_current_thread().build_global();
+}
 
 /// Elements that one task of an element-wise pass handles, about; a multiple of whole rows.
 const TASK_ELEMENTS: usize = 16 * 1024;
@@ -25,16 +36,51 @@ pub(super) fn add_in_order(parts: Vec<Vec<f32>>, width: usize) -> Vec<f32> {
     sums
 }
 
-/// The column sums of `values`, [N, width].
-pub(super) fn column_sums(values: &[f32], width: usize) -> Vec<f32> {
-    let parts = values.par_chunks(SUM_ROWS * width.max(1)).map(|rows| {
-        let mut sums = vec![0.0f32; width];
-        for row in rows.chunks_exact(width) {
+/// Column sums of a matrix [N, width], task by task: each task has some rows.
+pub(super) struct ColumnSums<'a> {
+    values: &'a [f32],
+    width: usize,
+    parts: Vec<OnceLock<Vec<f32>>>,
+}
+
+impl<'a> ColumnSums<'a> {
+    pub(super) fn new(values: &'a [f32], width: usize) -> Self {
+        let num_parts = values.len().div_ceil(SUM_ROWS * width.max(1));
+        let parts = (0..num_parts).map(|_| OnceLock::new()).collect();
+        Self {
+            values,
+            width,
+            parts,
+        }
+    }
+
+    pub(super) fn num_tasks(&self) -> usize {
+        self.parts.len()
+    }
+
+    /// Does one task, below [`ColumnSums::num_tasks`].
+    pub(super) fn act(&self, task: usize) {
+        let rows = SUM_ROWS * self.width;
+        let values = &self.values[task * rows..self.values.len().min((task + 1) * rows)];
+        let mut sums = vec![0.0f32; self.width];
+        add_rows(values, &mut sums);
+        // A task is done once.
+        let _ = self.parts[task].set(sums);
+    }
+
+    /// The sums, once all tasks are done.
+    pub(super) fn done(self) -> Vec<f32> {
+        let parts = self.parts.into_iter().filter_map(OnceLock::into_inner);
+        add_in_order(parts.collect(), self.width)
+    }
+}
+
+vectorized! {
+    fn add_rows(values: &[f32], sums: &mut [f32]) {
+        for row in values.chunks_exact(sums.len().max(1)) {
             for (sum, value) in sums.iter_mut().zip(row) {
                 *sum += value;
             }
         }
-        sums
-    });
-    add_in_order(parts.collect(), width)
+    }
 }

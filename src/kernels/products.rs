@@ -171,17 +171,31 @@ impl<'a> Products<'a> {
 
     /// Computes every job; `finish` is called once for each tile, by the thread that has it.
     pub(super) fn run(self, finish: impl Fn(&Tile) + Sync) {
+        self.run_beside((0, &|_| ()), finish);
+    }
+
+    /// As [`Products::run`]; the threads do some other tasks on the way, each once, by its number.
+    pub(super) fn run_beside(
+        self,
+        (num_others, other): (usize, &(dyn Fn(usize) + Sync)),
+        finish: impl Fn(&Tile) + Sync,
+    ) {
         let tiles = self.tiles();
-        let tiles = tiles.par_iter().with_max_len(1);
         match self.precision {
-            Precision::F32 => tiles.for_each(|tile| {
-                self.compute(tile);
-                finish(tile);
-            }),
+            Precision::F32 => {
+                let tasks = (0..num_others + tiles.len()).into_par_iter();
+                tasks.with_max_len(1).for_each(|task| {
+                    let Some(tile) = task.checked_sub(num_others) else {
+                        return other(task);
+                    };
+                    self.compute(&tiles[tile]);
+                    finish(&tiles[tile]);
+                });
+            }
             Precision::Bf16 => {
-                let left: Vec<Packed> = self.left.iter().map(|a| Packed::left(*a)).collect();
-                let right: Vec<Packed> = self.right.iter().map(|b| Packed::right(*b)).collect();
-                tiles.for_each(|tile| {
+                let sides = (self.left.as_slice(), self.right.as_slice());
+                let (left, right) = bf16::pack_beside(sides, (num_others, other));
+                tiles.par_iter().with_max_len(1).for_each(|tile| {
                     self.compute_packed(tile, &left, &right);
                     finish(tile);
                 });

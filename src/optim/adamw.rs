@@ -9,7 +9,7 @@ use candle_core::{Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::buffers;
-use crate::kernels::adamw::{self, Settings};
+use crate::kernels::adamw::{self, Moved, Settings};
 use crate::parameters::{
     Gradient, Gradients, ParameterError, Parameters, read_tensors, write_tensors,
 };
@@ -54,6 +54,8 @@ struct Entry {
     first: Tensor,
     second: Tensor,
     decays: bool,
+    /// Of each row of a table, whether it ever had a gradient.
+    seen: Vec<bool>,
 }
 
 impl AdamW {
@@ -70,6 +72,7 @@ impl AdamW {
                 first: zeros()?,
                 second: zeros()?,
                 decays: var.dims().len() >= 2,
+                seen: vec![false; var.dims().first().copied().unwrap_or(0)],
             })
         };
         Ok(Self {
@@ -94,11 +97,28 @@ impl AdamW {
             bail!("these gradients are of another model");
         }
         self.steps += 1;
-        for (entry, (_, gradient)) in self.entries.iter().zip(gradients.iter()) {
+        let mut all = Vec::with_capacity(self.entries.len());
+        for (entry, (_, gradient)) in self.entries.iter_mut().zip(gradients.iter()) {
+            match gradient {
+                None => continue,
+                Some(Gradient::Dense(_)) => entry.seen.fill(true),
+                Some(Gradient::Rows(of)) => {
+                    let rows = of.rows.iter();
+                    rows.for_each(|row| {
+                        if let Some(seen) = entry.seen.get_mut(*row as usize) {
+                            *seen = true;
+                        }
+                    });
+                }
+            }
             let gradient = match gradient {
                 None => continue,
                 Some(Gradient::Dense(tensor)) => adamw::Gradient::Dense(tensor),
-                Some(Gradient::Rows(rows)) => adamw::Gradient::Rows(&rows.rows, &rows.values),
+                Some(Gradient::Rows(of)) => adamw::Gradient::Rows {
+                    rows: &of.rows,
+                    values: &of.values,
+                    seen: &entry.seen,
+                },
             };
             let settings = Settings {
                 lr,
@@ -113,15 +133,15 @@ impl AdamW {
                 step: self.steps,
                 scale,
             };
-            adamw::step(
-                settings,
-                &entry.weights,
+            all.push(Moved {
+                weights: &entry.weights,
                 gradient,
-                &entry.first,
-                &entry.second,
-            )?;
+                first: &entry.first,
+                second: &entry.second,
+                settings,
+            });
         }
-        Ok(())
+        adamw::step(&all)
     }
 
     /// Writes moments and step count, whole or not at all.
@@ -178,7 +198,20 @@ impl AdamW {
             let values = buffers::read::<f32>(from)?;
             buffers::write(to, |to| to.copy_from_slice(&values))?;
         }
+        for entry in &mut self.entries {
+            let (first, second) = (read_rows(&entry.first)?, read_rows(&entry.second)?);
+            entry.seen = first.iter().zip(&second).map(|(a, b)| *a || *b).collect();
+        }
         self.steps = steps;
         Ok(())
     }
+}
+
+/// Of each row, whether anything in it is not 0.
+fn read_rows(moment: &Tensor) -> Result<Vec<bool>> {
+    let values = buffers::read::<f32>(moment)?;
+    let height = moment.dims().first().copied().unwrap_or(0);
+    let width = (values.len() / height.max(1)).max(1);
+    let is_moved = |row: &[f32]| row.iter().any(|value| *value != 0.0);
+    Ok(values.chunks(width).map(is_moved).collect())
 }

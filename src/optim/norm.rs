@@ -1,8 +1,8 @@
 //! The norm of all gradients together, and the clipping that follows from it.
 
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 
-use crate::kernels::grad_norm::sum_of_squares;
+use crate::kernels::grad_norm::sums_of_squares;
 use crate::parameters::{Gradient, Gradients};
 
 /// √ of the sum of squares over every gradient, the same for any number of threads.
@@ -10,15 +10,15 @@ use crate::parameters::{Gradient, Gradients};
 /// # Errors
 /// A gradient cannot be read.
 pub fn global_norm(gradients: &Gradients) -> Result<f64> {
-    let mut sum = 0.0;
-    for (_, gradient) in gradients.iter() {
-        sum += match gradient {
-            None => 0.0,
-            Some(Gradient::Dense(tensor)) => sum_of_squares(tensor)?,
-            Some(Gradient::Rows(rows)) => sum_of_squares(&rows.values)?,
-        };
-    }
-    Ok(sum.sqrt())
+    let tensors: Vec<&Tensor> = gradients
+        .iter()
+        .filter_map(|(_, gradient)| gradient)
+        .map(|gradient| match gradient {
+            Gradient::Dense(tensor) => tensor,
+            Gradient::Rows(rows) => &rows.values,
+        })
+        .collect();
+    Ok(sums_of_squares(&tensors)?.iter().sum::<f64>().sqrt())
 }
 
 /// What to multiply gradients of norm `norm` by so that it does not exceed `max_norm`, as PyTorch's

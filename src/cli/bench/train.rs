@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::json;
 
 use super::data::{masking, open};
@@ -12,6 +12,7 @@ use crate::cell::PackedBatch;
 use crate::cli::device::say_device;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{StagedDir, write_atomic};
+use crate::kernels::parallel::compute_with;
 use crate::kernels::peak;
 use crate::loader::{DataSet, Loader, Selection};
 use crate::model::{GeneBertConfig, GeneBertForMaskedLM, Parameters};
@@ -68,10 +69,7 @@ pub(super) struct TrainArgs {
 /// Files that cannot be read or made into tokens, and settings that cannot work.
 pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     let config = args.run.resolve()?;
-    if let Some(threads) = config.threads {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
-        pool.build_global().context("threads cannot be started")?;
-    }
+    compute_with(config.threads);
     let (model, batches) = workload(args, &config)?;
     let parameters = GeneBertForMaskedLM::init_parameters(&model, config.seed)?;
     if let Some(folder) = &args.export {

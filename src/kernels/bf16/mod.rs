@@ -18,7 +18,7 @@ mod x86;
 use std::ops::Range;
 
 use engine::{BLOCK, Block, Engine, Place, put};
-pub(super) use packed::Packed;
+pub(super) use packed::{Packed, pack_beside};
 
 use super::matrix::MatrixMut;
 
@@ -162,7 +162,7 @@ mod tests {
                     .into_iter()
                     .flatten()
             }) {
-                let (left, right) = (Packed::left(left), Packed::right_here(right));
+                let (left, right) = (Packed::left_here(left), Packed::right_here(right));
                 let mut c = start.clone();
                 let mut to = MatrixMut::new(&mut c, m, n, n);
                 let (rows, columns) = (left.all(), right.all());

@@ -27,53 +27,14 @@ pub(in crate::kernels) struct Packed {
 }
 
 impl Packed {
-    /// The left side of a product, packed by all threads.
-    pub(in crate::kernels) fn left(a: Matrix<'_>) -> Self {
-        Self::of(a, Role::Left, by_threads)
-    }
-
-    /// The right side of a product, packed by all threads.
-    pub(in crate::kernels) fn right(b: Matrix<'_>) -> Self {
-        Self::of(b.transposed(), Role::Right, by_threads)
-    }
-
-    /// As [`Packed::left`], in the calling thread.
+    /// The left side of a product, packed in the calling thread.
     pub(in crate::kernels) fn left_here(a: Matrix<'_>) -> Self {
-        Self::of(a, Role::Left, here)
+        Packing::new(a, Role::Left).here()
     }
 
-    /// As [`Packed::right`], in the calling thread.
+    /// The right side of a product, packed in the calling thread.
     pub(in crate::kernels) fn right_here(b: Matrix<'_>) -> Self {
-        Self::of(b.transposed(), Role::Right, here)
-    }
-
-    /// Rows of m are rows or columns of the product, columns its inner side. A task is a row of tiles
-    /// or a column of them, whichever reads on in memory.
-    fn of(m: Matrix<'_>, role: Role, run: fn(usize, &(dyn Fn(usize) + Sync))) -> Self {
-        let (height, depth) = (m.rows.div_ceil(SIDE), m.columns.div_ceil(DEPTH));
-        let mut tiles = Vec::with_capacity(height * depth);
-        let room = Room(tiles.as_mut_ptr());
-        let by_rows = m.column_stride == 1;
-        let (tasks, steps) = if by_rows {
-            (height, depth)
-        } else {
-            (depth, height)
-        };
-        run(tasks, &|task| {
-            for step in 0..steps {
-                let (row, column) = if by_rows { (task, step) } else { (step, task) };
-                // SAFETY: within the room, and no other task has this tile.
-                let to = unsafe { room.place(row * depth + column) };
-                pack(m, role, row * SIDE, column * DEPTH, to);
-            }
-        });
-        // SAFETY: the tasks have filled it.
-        unsafe { tiles.set_len(height * depth) };
-        Self {
-            tiles,
-            length: m.rows,
-            depth,
-        }
+        Packing::new(b.transposed(), Role::Right).here()
     }
 
     /// All its rows or columns of tiles.
@@ -86,12 +47,114 @@ impl Packed {
     }
 }
 
-fn by_threads(tasks: usize, act: &(dyn Fn(usize) + Sync)) {
-    (0..tasks).into_par_iter().for_each(act);
+/// Packs left and right sides, all in one pass of all threads, which does `others` (a number of
+/// tasks) on the way.
+pub(in crate::kernels) fn pack_beside(
+    (left, right): (&[Matrix<'_>], &[Matrix<'_>]),
+    (num_others, other): (usize, &(dyn Fn(usize) + Sync)),
+) -> (Vec<Packed>, Vec<Packed>) {
+    let lefts = left.iter().map(|a| Packing::new(*a, Role::Left));
+    let rights = right
+        .iter()
+        .map(|b| Packing::new(b.transposed(), Role::Right));
+    let sides: Vec<Packing<'_>> = lefts.chain(rights).collect();
+    let mut ends = Vec::with_capacity(sides.len());
+    let mut end = num_others;
+    for side in &sides {
+        end += side.num_tasks();
+        ends.push(end);
+    }
+    (0..end).into_par_iter().for_each(|task| {
+        if task < num_others {
+            return other(task);
+        }
+        let side = ends.partition_point(|end| *end <= task);
+        let first = side
+            .checked_sub(1)
+            .map_or(num_others, |before| ends[before]);
+        // SAFETY: every task is done once.
+        unsafe { sides[side].act(task - first) };
+    });
+    // SAFETY: all tasks are done.
+    let mut packed: Vec<Packed> = (sides.into_iter().map(|side| unsafe { side.done() })).collect();
+    let rights = packed.split_off(left.len());
+    (packed, rights)
 }
 
-fn here(tasks: usize, act: &(dyn Fn(usize) + Sync)) {
-    (0..tasks).for_each(act);
+/// A side while it is packed. Rows of the matrix are rows or columns of the product, columns its
+/// inner side. A task is a row of tiles or a column of them, whichever reads on in memory.
+struct Packing<'a> {
+    m: Matrix<'a>,
+    role: Role,
+    tiles: Vec<Tile>,
+    room: Room,
+    height: usize,
+    depth: usize,
+}
+
+impl<'a> Packing<'a> {
+    fn new(m: Matrix<'a>, role: Role) -> Self {
+        let (height, depth) = (m.rows.div_ceil(SIDE), m.columns.div_ceil(DEPTH));
+        let mut tiles = Vec::with_capacity(height * depth);
+        Self {
+            m,
+            role,
+            room: Room(tiles.as_mut_ptr()),
+            tiles,
+            height,
+            depth,
+        }
+    }
+
+    fn by_rows(&self) -> bool {
+        self.m.column_stride == 1
+    }
+
+    fn num_tasks(&self) -> usize {
+        if self.by_rows() {
+            self.height
+        } else {
+            self.depth
+        }
+    }
+
+    /// Does one task.
+    ///
+    /// # Safety
+    /// It is below [`Packing::num_tasks`], and nobody else does it.
+    unsafe fn act(&self, task: usize) {
+        let by_rows = self.by_rows();
+        let steps = if by_rows { self.depth } else { self.height };
+        for step in 0..steps {
+            let (row, column) = if by_rows { (task, step) } else { (step, task) };
+            // SAFETY: within the room, and no other task has this tile.
+            let to = unsafe { self.room.place(row * self.depth + column) };
+            pack(self.m, self.role, row * SIDE, column * DEPTH, to);
+        }
+    }
+
+    /// The packed side.
+    ///
+    /// # Safety
+    /// Every task is done.
+    unsafe fn done(mut self) -> Packed {
+        // SAFETY: the tasks have filled it.
+        unsafe { self.tiles.set_len(self.height * self.depth) };
+        Packed {
+            tiles: self.tiles,
+            length: self.m.rows,
+            depth: self.depth,
+        }
+    }
+
+    fn here(self) -> Packed {
+        for task in 0..self.num_tasks() {
+            // SAFETY: each once.
+            unsafe { self.act(task) };
+        }
+        // SAFETY: all of them.
+        unsafe { self.done() }
+    }
 }
 
 /// Room for tiles that several threads fill, each its own.
