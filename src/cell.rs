@@ -71,6 +71,11 @@ pub trait CellSource: Send + Sync {
     /// Unreadable data, or a value that is negative, NaN or infinite where the source was told to
     /// refuse it: the error names file, row and gene.
     fn read_ranges(&self, ranges: &[Range<u64>]) -> Result<CsrBlock, SourceError>;
+    /// The names of the obs columns.
+    ///
+    /// # Errors
+    /// Unreadable data.
+    fn obs_columns(&self) -> Result<Vec<String>, SourceError>;
     /// One obs column, all cells.
     ///
     /// # Errors

@@ -9,6 +9,7 @@
 //! | 0 | [`rng`] ∘ | every random stream, derived from (seed, stream, epoch, id) |
 //! | 0 | [`file`](mod@file) ∘ | read and write whose errors name the path; atomic files and folders; path patterns |
 //! | 0 | [`metrics`] ∘ | how good predictions and clusters are, from numbers alone |
+//! | 0 | [`numbers`] ∘ | numbers as they lie in files: widths, byte orders, half precision |
 //! | 0 | [`buffers`] | read and write views of candle tensors |
 //! | 1 | [`h5ad`] ∘ | AnnData files of any encoding: row blocks and obs columns; knows no tokens |
 //! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
@@ -41,6 +42,7 @@ pub mod kernels;
 pub mod loader;
 pub mod metrics;
 pub mod model;
+pub mod numbers;
 pub mod optim;
 pub mod parameters;
 pub mod prepare;

@@ -1,12 +1,13 @@
 """Many files of real cells, for measurements: the cells of one file, thinned to more of them.
 
-    python scripts/bench/pool.py POOL.h5ad FOLDER [--files 20] [--cells 10000] [--seed 1]
+    python scripts/bench/pool.py POOL.h5ad FOLDER [--files 20] [--cells 10000] [--only gzip]
 
 Every file is a random choice of the cells of POOL (counts, compressed by row), each value thinned
 binomially (a value v becomes the number of successes of v draws), so that no two cells are alike.
 The cells of a file are sorted by the obs column --sort-by, as those of many atlases are: an order
-that mixes well here mixes well anywhere. Written twice: FOLDER/gzip_N.h5ad with h5py's gzip and
-chunks, which is what CELLxGENE ships, and FOLDER/plain_N.h5ad, uncompressed.
+that mixes well here mixes well anywhere; the obs column `number` counts them over all files. Written
+twice: FOLDER/gzip_N.h5ad with h5py's gzip and chunks, which is what CELLxGENE ships, and
+FOLDER/plain_N.h5ad, uncompressed.
 """
 
 import argparse
@@ -30,6 +31,7 @@ def thinned(pool, number, arguments):
     part.X.data = part.X.data.astype(numpy.float32)
     part.X.eliminate_zeros()
     part.obs_names = [f"{number}-{at}" for at in range(part.n_obs)]
+    part.obs["number"] = numpy.arange(part.n_obs) + number * arguments.cells
     return part
 
 
@@ -37,6 +39,8 @@ def write(job):
     number, arguments = job
     part = thinned(anndata.read_h5ad(arguments.pool), number, arguments)
     for name, compression in [("gzip", "gzip"), ("plain", None)]:
+        if arguments.only not in (None, name):
+            continue
         path = os.path.join(arguments.folder, f"{name}_{number}.h5ad")
         part.write_h5ad(path + ".part", compression=compression)
         os.replace(path + ".part", path)
@@ -51,6 +55,7 @@ def main():
     parser.add_argument("--cells", type=int, default=10_000, help="cells of each file")
     parser.add_argument("--keep", type=float, default=0.9, help="share of the counts that stays")
     parser.add_argument("--sort-by", default="label", help="obs column")
+    parser.add_argument("--only", choices=["gzip", "plain"], help="write these files only")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--processes", type=int, default=4)
     arguments = parser.parse_args()

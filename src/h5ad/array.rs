@@ -12,7 +12,8 @@ use hdf5_pure::{ChunkCacheConfig, Dataset, DatasetAccessProperties, Datatype};
 use super::H5adError;
 use super::chunks::Chunks;
 use super::container::Container;
-use super::number::Number;
+use super::number::number_of;
+use crate::numbers::Number;
 
 /// Deflate shrinks at most 1032-fold; anything that claims more is damaged or hostile.
 const MOST_COMPRESSION: u64 = 1100;
@@ -58,7 +59,7 @@ impl Container {
         let plain = self.dataset(key)?;
         let shape = self.shape(key, &plain)?;
         let datatype = plain.datatype().map_err(|e| self.failed(key, e))?;
-        let number = Number::of(&datatype).ok_or_else(|| {
+        let number = number_of(&datatype).ok_or_else(|| {
             self.invalid(
                 key,
                 format!(
@@ -268,7 +269,7 @@ pub(super) fn filter_name(id: u16, stored: Option<&str>) -> String {
 
 /// A short name for an element type.
 pub(super) fn type_name(datatype: &Datatype) -> String {
-    if let Some(number) = Number::of(datatype) {
+    if let Some(number) = number_of(datatype) {
         return number.kind.name().to_owned();
     }
     match datatype {

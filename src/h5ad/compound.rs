@@ -14,7 +14,7 @@ use super::H5adError;
 use super::array::type_name;
 use super::column::Column;
 use super::container::Container;
-use super::number::Number;
+use super::number::number_of;
 use super::table::numbers;
 
 /// The heap collections of a file are small; a larger one is damage.
@@ -96,7 +96,7 @@ impl Compound {
                 let fields: Vec<&[u8]> = fields.collect();
                 heap_texts(container, &key, &fields).map(Column::Texts)
             }
-            other => match Number::of(other) {
+            other => match number_of(other) {
                 Some(number) => Ok(numbers(number, &fields.collect::<Vec<_>>().concat())),
                 None => {
                     let what = format!("expected numbers or text, found {}", type_name(other));

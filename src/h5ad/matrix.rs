@@ -4,7 +4,8 @@ use std::ops::Range;
 
 use super::container::{Container, Node};
 use super::dense::Dense;
-use super::number::{Kind, Value};
+use super::number::Value;
+use crate::numbers::Kind;
 use super::rows::{Rows, Stop};
 use super::sparse::{Sparse, orientation};
 use super::{H5adError, MatrixKey, ValuePolicy};

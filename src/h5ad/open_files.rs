@@ -167,6 +167,10 @@ impl CellSource for H5adSource {
         Ok(self.open()?.read(ranges)?)
     }
 
+    fn obs_columns(&self) -> Result<Vec<String>, SourceError> {
+        Ok(self.open()?.obs_column_names().to_vec())
+    }
+
     fn labels(&self, column: &str) -> Result<Labels, SourceError> {
         Ok(self.open()?.obs_labels(column)?)
     }

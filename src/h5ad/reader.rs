@@ -314,6 +314,10 @@ impl CellSource for H5ad {
         Ok(self.read(ranges)?)
     }
 
+    fn obs_columns(&self) -> Result<Vec<String>, SourceError> {
+        Ok(self.obs_column_names().to_vec())
+    }
+
     fn labels(&self, column: &str) -> Result<Labels, SourceError> {
         Ok(self.obs_labels(column)?)
     }

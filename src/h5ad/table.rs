@@ -7,7 +7,8 @@ use super::array::type_name;
 use super::column::Column;
 use super::compound::Compound;
 use super::container::{Container, Node};
-use super::number::{Kind, Number};
+use super::number::number_of;
+use crate::numbers::{Kind, Number};
 
 /// A table of the file.
 pub(super) struct Table {
@@ -279,7 +280,7 @@ fn read_array(container: &Container, key: &str) -> Result<Column, H5adError> {
         return Err(container.invalid(key, what));
     }
     let datatype = dataset.datatype().map_err(|e| container.failed(key, e))?;
-    let Some(number) = Number::of(&datatype) else {
+    let Some(number) = number_of(&datatype) else {
         if type_name(&datatype) != "text" {
             let what = format!("expected numbers or text, found {}", type_name(&datatype));
             return Err(container.invalid(key, what));

@@ -5,7 +5,8 @@ use std::ops::Range;
 use sprs::CsMatI;
 
 use super::container::Node;
-use super::number::{Kind, Value, f32_to_half};
+use super::number::Value;
+use crate::numbers::{Kind, f32_to_half};
 use super::{H5ad, H5adError, ValuePolicy};
 use crate::cell::CellSource;
 

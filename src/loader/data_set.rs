@@ -141,13 +141,11 @@ impl DataSet {
         cells: &[u64],
         mut each: impl FnMut(usize, CsrBlock, &[u64]) -> Result<(), LoaderError>,
     ) -> Result<(), LoaderError> {
-        let mut rest = cells;
-        while let Some((source, _)) = rest.first().and_then(|&cell| self.locate(cell)) {
-            let own = self.cells_of(source);
-            let (here, after) = rest.split_at(rest.partition_point(|&cell| cell < own.end));
-            let ranges = merge_rows(here.iter().map(|cell| cell - own.start));
-            each(source, self.members[source].read(&ranges)?, here)?;
-            rest = after;
+        for (source, here) in by_source(&self.offsets, cells) {
+            let first = self.offsets[source];
+            let ranges = merge_rows(here.iter().map(|cell| cell - first));
+            let rows = read_rows(self.members[source].source.as_ref(), &ranges)?;
+            each(source, rows, here)?;
         }
         Ok(())
     }
@@ -202,29 +200,47 @@ impl DataSet {
     }
 }
 
-impl Member {
-    fn read(&self, ranges: &[Range<u64>]) -> Result<CsrBlock, LoaderError> {
-        let path = || self.source.path().to_path_buf();
-        let block = self
-            .source
-            .read_ranges(ranges)
-            .map_err(|cause| LoaderError::Read {
-                path: path(),
-                first: ranges.first().map_or(0, |range| range.start),
-                end: ranges.last().map_or(0, |range| range.end),
-                cause,
-            })?;
-        let expected = ranges.iter().map(|r| r.end - r.start).sum::<u64>() as usize;
-        let got = block.rows();
-        if got != expected {
-            return Err(LoaderError::RowCount {
-                path: path(),
-                expected,
-                got,
-            });
-        }
-        Ok(block)
+/// `cells`, ascending, by the source that holds them: sources begin at `offsets`, the last of which is
+/// their end. What lies beyond is left out.
+pub(super) fn by_source<'a>(
+    offsets: &'a [u64],
+    cells: &'a [u64],
+) -> impl Iterator<Item = (usize, &'a [u64])> {
+    let mut rest = cells;
+    std::iter::from_fn(move || {
+        let first = *rest.first()?;
+        let source = offsets.partition_point(|start| *start <= first) - 1;
+        let end = *offsets.get(source + 1)?;
+        let (here, after) = rest.split_at(rest.partition_point(|cell| *cell < end));
+        rest = after;
+        Some((source, here))
+    })
+}
+
+/// The rows of `ranges` of a source, as many as there must be.
+pub(super) fn read_rows(
+    source: &dyn CellSource,
+    ranges: &[Range<u64>],
+) -> Result<CsrBlock, LoaderError> {
+    let path = || source.path().to_path_buf();
+    let block = source
+        .read_ranges(ranges)
+        .map_err(|cause| LoaderError::Read {
+            path: path(),
+            first: ranges.first().map_or(0, |range| range.start),
+            end: ranges.last().map_or(0, |range| range.end),
+            cause,
+        })?;
+    let expected = ranges.iter().map(|r| r.end - r.start).sum::<u64>() as usize;
+    let got = block.rows();
+    if got != expected {
+        return Err(LoaderError::RowCount {
+            path: path(),
+            expected,
+            got,
+        });
     }
+    Ok(block)
 }
 
 /// Ascending rows, of which some may be equal, as ranges of adjacent ones.
@@ -243,6 +259,17 @@ pub(super) fn merge_rows(rows: impl Iterator<Item = u64>) -> Vec<Range<u64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cells_are_divided_by_source() {
+        let divide = |cells| by_source(&[0, 2, 2, 5], cells).collect::<Vec<_>>();
+        assert_eq!(
+            divide(&[0, 1, 1, 2, 4]),
+            [(0, &[0, 1, 1][..]), (2, &[2, 4][..])]
+        );
+        assert_eq!(divide(&[4, 5, 9]), [(2, &[4][..])]);
+        assert!(divide(&[]).is_empty());
+    }
 
     #[test]
     fn adjacent_rows_are_read_together() {

@@ -74,6 +74,9 @@ impl CellSource for Cells {
             values,
         ))
     }
+    fn obs_columns(&self) -> Result<Vec<String>, SourceError> {
+        Ok(Vec::new())
+    }
     fn labels(&self, column: &str) -> Result<Labels, SourceError> {
         Err(format!("no column {column}").into())
     }

@@ -234,6 +234,9 @@ impl CellSource for Counted {
             .fetch_add(block.nnz() as u64, Ordering::Relaxed);
         Ok(block)
     }
+    fn obs_columns(&self) -> Result<Vec<String>, SourceError> {
+        self.source.obs_columns()
+    }
     fn labels(&self, column: &str) -> Result<Labels, SourceError> {
         self.source.labels(column)
     }

@@ -8,13 +8,14 @@ use std::path::Path;
 
 use super::moments::Moments;
 use super::passes::{FileChoice, FileSet, Progress, Rows};
-use super::shared_genes::{self, Genes, NO_GENE};
+use super::shared_genes::Genes;
 use super::sketch::Sketch;
 use super::{GenesError, PrepareError};
 use crate::cell::CellSource;
 use crate::file::{FileError, TableWriter};
+use crate::h5ad::H5ad;
 use crate::tokenize::{BoundTransform, Needs, Transform};
-use crate::vocab::GenesFrom;
+use crate::vocab::{GenesFrom, NO_GENE};
 
 /// The columns of the table; scanpy's names where scanpy has the figure.
 const COLUMNS: [&str; 9] = [
@@ -99,10 +100,9 @@ pub fn gene_stats(request: &Request, progress: Progress<'_>) -> Result<GeneStats
     };
     request.transform.require(Needs::Values, "transform")?;
     let transform = request.transform.bind(&[])?;
-    let open = |file: &_| Ok(shared_genes::columns(file, &genes));
+    let open = |file: &H5ad| Ok(genes.of_columns(file.gene_ids()));
     let map = |rows: Rows<'_, Vec<u32>>| {
-        let columns = rows.opened.clone();
-        let first = (rows.first == 0).then(|| (columns, rows.source.num_cells()));
+        let first = (rows.first == 0).then(|| (rows.opened.clone(), rows.source.num_cells()));
         Ok((first, values(rows, &transform)?))
     };
     let merge = |(first, values): (Option<FileStart>, Vec<(u32, f32)>)| {

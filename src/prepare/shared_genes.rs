@@ -1,4 +1,4 @@
-//! The genes of several files as one list, and the columns of each file matched with it by id.
+//! The genes of several files as one list.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -8,8 +8,6 @@ use crate::cell::CellSource;
 use crate::h5ad::H5ad;
 use crate::vocab::{GeneTally, GeneVocab, GenesFrom, canonical_gene_id};
 
-/// Stands for "not in the list".
-pub(super) const NO_GENE: u32 = u32::MAX;
 /// Most files of which repeated genes are noted.
 const SHOWN: usize = 5;
 
@@ -89,16 +87,4 @@ impl Genes {
         }
         Ok((genes, notes))
     }
-}
-
-/// Column → gene of the list; a gene's first column only.
-pub(super) fn columns(file: &H5ad, genes: &GeneVocab) -> Vec<u32> {
-    let mut taken = vec![false; genes.len()];
-    let mut column = |id: &String| {
-        let gene = genes.get(id)?.0;
-        let taken = taken.get_mut(gene as usize)?;
-        (!std::mem::replace(taken, true)).then_some(gene)
-    };
-    let ids = file.gene_ids().iter();
-    ids.map(|id| column(id).unwrap_or(NO_GENE)).collect()
 }

@@ -31,32 +31,31 @@ pub fn split(paths: &[PathBuf], config: &SplitConfig) -> Result<SplitReport, Pre
     };
     let files = OpenFiles::all(paths, &open)?;
     let sources: Vec<&dyn CellSource> = files.iter().map(|file| file.as_ref() as _).collect();
-    let split = config.make(&sources)?;
+    let (split, parts) = config.make_with_parts(&sources)?;
     let warning = match config.by {
-        By::Cells => Some(same_donors(&split, &sources)?),
+        By::Cells => same_donors(&parts, &sources),
         _ => None,
     };
-    Ok(SplitReport {
-        warning: warning.flatten(),
-        split,
-    })
+    Ok(SplitReport { split, warning })
 }
 
-fn same_donors(split: &Split, sources: &[&dyn CellSource]) -> Result<Option<String>, PrepareError> {
-    let shared = shared_donors(sources, &split.parts(0, sources)?);
-    Ok(match shared {
-        Some(shared) if shared.num_shared == 0 => None,
-        Some(shared) => Some(format!(
+fn same_donors(parts: &[Option<Part>], sources: &[&dyn CellSource]) -> Option<String> {
+    match shared_donors(sources, parts) {
+        Err(error) => Some(format!(
+            "whether cells of one donor are in several parts is not known: {error}"
+        )),
+        Ok(Some(shared)) if shared.num_shared == 0 => None,
+        Ok(Some(shared)) => Some(format!(
             "cells were drawn at random: those of {} of {} donors (obs column `{2}`) are in several \
              parts, and held-out cells say nothing of new donors; --by {2} keeps donors whole",
             shared.num_shared, shared.num_donors, shared.column
         )),
-        None => Some(
+        Ok(None) => Some(
             "cells were drawn at random, and no obs column tells the donors: if cells of one donor \
              are in several parts, held-out cells say nothing of new donors"
                 .to_owned(),
         ),
-    })
+    }
 }
 
 impl fmt::Display for SplitReport {

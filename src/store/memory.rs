@@ -97,6 +97,10 @@ impl CellSource for MemorySource {
         block.map_err(|(_, _, _, e)| self.error(e.to_string()).into())
     }
 
+    fn obs_columns(&self) -> Result<Vec<String>, SourceError> {
+        Ok(self.labels.keys().cloned().collect())
+    }
+
     fn labels(&self, column: &str) -> Result<Labels, SourceError> {
         self.labels.get(column).cloned().ok_or_else(|| {
             let known: Vec<&str> = self.labels.keys().map(String::as_str).collect();

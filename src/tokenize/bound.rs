@@ -5,10 +5,10 @@ use std::sync::Arc;
 use super::TokenizeError;
 use super::bins::Edges;
 use super::config::{Compat, GeneOrder, TokenizeConfig, UnknownPhenotype};
-use super::matching::{GeneMatch, NO_GENE, check_overlap, match_genes};
+use super::matching::{GeneMatch, check_overlap, match_genes};
 use super::transform::{BoundTransform, Needs};
 use crate::cell::{CellSource, GeneId, Labels};
-use crate::vocab::Vocabulary;
+use crate::vocab::{NO_GENE, Vocabulary};
 
 /// Stands for a value without a token.
 const NO_TOKEN: u32 = u32::MAX;

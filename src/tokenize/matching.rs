@@ -7,8 +7,6 @@ use crate::vocab::{GeneVocab, canonical_gene_id};
 
 /// How many names a report shows.
 const SHOWN: usize = 10;
-/// Stands for "not in the vocabulary".
-pub(super) const NO_GENE: u32 = u32::MAX;
 
 /// How a source's genes meet the vocabulary's.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -56,24 +54,21 @@ impl fmt::Display for GeneMatch {
     }
 }
 
-/// Column → gene of the vocabulary (or [`NO_GENE`]), and the report.
+/// Column → gene of the vocabulary (or [`crate::vocab::NO_GENE`]), and the report.
 pub(super) fn match_genes(columns: &[String], genes: &GeneVocab) -> (Vec<u32>, GeneMatch) {
+    let map = genes.of_columns(columns);
     let mut report = GeneMatch::default();
     let mut taken = vec![false; genes.len()];
-    let mut map = Vec::with_capacity(columns.len());
-    for column in columns {
-        let gene = genes.get(column).map_or(NO_GENE, |gene| gene.0);
-        let (count, names) = match taken.get_mut(gene as usize) {
+    for (column, gene) in columns.iter().zip(&map) {
+        if let Some(taken) = taken.get_mut(*gene as usize) {
+            *taken = true;
+            report.matched += 1;
+            continue;
+        }
+        let (count, names) = match genes.get(column) {
             None => (&mut report.extra, &mut report.extra_names),
-            Some(true) => (&mut report.duplicates, &mut report.duplicate_names),
-            Some(taken) => {
-                *taken = true;
-                report.matched += 1;
-                map.push(gene);
-                continue;
-            }
+            Some(_) => (&mut report.duplicates, &mut report.duplicate_names),
         };
-        map.push(NO_GENE);
         *count += 1;
         if names.len() < SHOWN {
             names.push(column.clone());
@@ -119,6 +114,7 @@ pub(super) fn check_overlap(
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::vocab::NO_GENE;
 
     #[test]
     fn columns_are_matched_by_id_and_all_else_is_counted() {

@@ -4,11 +4,10 @@ use super::TokenizeError;
 use super::bins::bin;
 use super::bound::BoundSource;
 use super::config::{Compat, UnknownPhenotype};
-use super::matching::NO_GENE;
 use super::order::{Expressed, keep_first};
 use super::transform::Row;
 use crate::cell::TokenizedCell;
-use crate::vocab::{CLS, EOS, MASK};
+use crate::vocab::{CLS, EOS, MASK, NO_GENE};
 
 /// Names the random draws of a cell: its gene order, and what augments it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -99,7 +99,14 @@ fn note_donors(sources: &[&dyn CellSource], train: &[u64], held_out: &[u64]) {
             .iter()
             .for_each(|cell| parts[*cell as usize] = Some(part));
     }
-    let Some(shared) = shared_donors(sources, &parts).filter(|shared| shared.num_shared > 0) else {
+    let shared = match shared_donors(sources, &parts) {
+        Ok(shared) => shared.filter(|shared| shared.num_shared > 0),
+        Err(error) => {
+            eprintln!("note: whether held-out cells are of new donors is not known: {error}");
+            return;
+        }
+    };
+    let Some(shared) = shared else {
         return;
     };
     eprintln!(

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use super::VocabError;
 use crate::cell::{GeneId, canonical_gene_id};
 
+/// Stands for "no gene of the vocabulary" among the genes of columns.
+pub const NO_GENE: u32 = u32::MAX;
+
 /// Gene ids in the order of their [`GeneId`]s, with a rank for each if there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GeneVocab {
@@ -67,12 +70,33 @@ impl GeneVocab {
     pub fn get(&self, id: &str) -> Option<GeneId> {
         self.by_id.get(canonical_gene_id(id)).copied().map(GeneId)
     }
+
+    /// The gene of each column of a source; [`NO_GENE`] where it is none of these, or where an
+    /// earlier column has the same.
+    pub fn of_columns(&self, columns: &[String]) -> Vec<u32> {
+        let mut taken = vec![false; self.len()];
+        let mut gene = |id: &String| {
+            let gene = self.get(id)?.0;
+            let taken = taken.get_mut(gene as usize)?;
+            (!std::mem::replace(taken, true)).then_some(gene)
+        };
+        let genes = columns.iter().map(|id| gene(id).unwrap_or(NO_GENE));
+        genes.collect()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn the_first_column_of_a_gene_counts() {
+        let owned = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
+        let genes = GeneVocab::new(owned(&["ENSG00000000001", "B"]), None).unwrap();
+        let columns = owned(&["B", "x", "ENSG00000000001.7", "B"]);
+        assert_eq!(genes.of_columns(&columns), [1, NO_GENE, 0, NO_GENE]);
+    }
 
     #[test]
     fn duplicates_are_refused_in_canonical_form() {

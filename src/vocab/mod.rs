@@ -20,7 +20,7 @@ pub use crate::cell::canonical_gene_id;
 pub use build::{GeneTally, GenesFrom, build_genes, build_phenotypes};
 pub use error::VocabError;
 pub use gene_table::GeneTable;
-pub use genes::GeneVocab;
+pub use genes::{GeneVocab, NO_GENE};
 pub use phenotypes::{PhenotypeVocab, Repeats, phenotype_token};
 pub use vocabulary::Vocabulary;
 

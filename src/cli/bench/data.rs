@@ -1,12 +1,15 @@
 //! `gene-bert bench data`: how fast cells are read, mixed and made into tokens.
 
 use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use anyhow::Context;
 
 use super::mebibytes;
 use crate::cell::CellSource;
 use crate::config::{RunConfig, RunFlags};
-use crate::file::expand_paths;
+use crate::file::{expand_paths, read_string};
 use crate::h5ad::H5ad;
 use crate::kernels::memory::keep_freed_memory;
 use crate::loader::throughput::{Measured, Measurement, Sums, Throughput};
@@ -47,6 +50,9 @@ pub(super) struct DataArgs {
     /// Read the files as if there were so many copies of each: for a longer measurement
     #[arg(long, value_name = "COPIES", default_value_t = 1)]
     copies: usize,
+    /// Only the cells whose numbers over all files, from 0, are the lines of this file
+    #[arg(long, value_name = "FILE")]
+    cells: Option<PathBuf>,
     /// Memory for what is read ahead, such as 300MB or 1GiB
     #[arg(long, value_name = "BYTES", default_value = "1GiB")]
     read_ahead: MemorySize,
@@ -89,6 +95,11 @@ pub(super) fn run(args: &DataArgs) -> anyhow::Result<()> {
     let column = column
         .map(|column| CellColumn::read(readers, column))
         .transpose()?;
+    let num_cells = sources.iter().map(|(source, _)| source.num_cells()).sum();
+    let cells = match &args.cells {
+        Some(path) => listed(path, num_cells)?,
+        None => Selection::All,
+    };
     let mut shown = Vec::new();
     if !args.json {
         println!("{HEAD}");
@@ -96,7 +107,7 @@ pub(super) fn run(args: &DataArgs) -> anyhow::Result<()> {
     for batch in args.batches(&config) {
         let mut config = config.clone();
         config.per_device_train_batch_size = batch;
-        let (sampler, _) = config.sampler(Selection::All, &DataSet::new(sources.clone()))?;
+        let (sampler, _) = config.sampler(cells.clone(), &DataSet::new(sources.clone()))?;
         let measurement = Measurement {
             sources: &sources,
             sampler: &sampler,
@@ -190,6 +201,26 @@ fn as_json(batch: usize, pass: &Throughput) -> serde_json::Value {
         "sum_of_genes": pass.sums.map(|sums| sums.genes),
         "sum_of_values": pass.sums.map(|sums| sums.values),
     })
+}
+
+/// The cells that a file lists, a number in each line.
+fn listed(path: &Path, num_cells: u64) -> anyhow::Result<Selection> {
+    let text = read_string(path)?;
+    let mut cells = Vec::new();
+    for (at, line) in text.lines().enumerate() {
+        let cell = line.trim().parse().ok().filter(|cell| *cell < num_cells);
+        cells.push(cell.with_context(|| {
+            format!(
+                "{}, line {}: expected a number from 0 below {num_cells}, found {line:?}\n\
+                 hint: cells are numbered over all files, in the order given",
+                path.display(),
+                at + 1
+            )
+        })?);
+    }
+    cells.sort_unstable();
+    cells.dedup();
+    Ok(Selection::Rows(cells.into()))
 }
 
 /// Masks as training does.

@@ -6,7 +6,7 @@ use super::super::H5adError;
 use super::chunk_index::{Place, chunk_tree};
 use super::output::Output;
 use super::structure::{Element, Message, UNDEFINED};
-use crate::h5ad::Kind;
+use crate::numbers::Kind;
 
 /// Contiguous data begin on such a boundary, so that they can be mapped into memory.
 const PAGE_BYTES: u64 = 4096;

@@ -3,7 +3,7 @@
 use super::super::H5adError;
 use super::array::{ArrayWriter, Storage};
 use super::output::{GroupParts, Output};
-use crate::h5ad::Kind;
+use crate::numbers::Kind;
 
 /// A sparse matrix that grows by rows.
 #[derive(Debug)]

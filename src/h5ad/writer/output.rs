@@ -152,7 +152,7 @@ impl Output {
     /// # Errors
     /// The disk is full; names that are too long.
     pub fn group(&mut self, parts: GroupParts) -> Result<u64, H5adError> {
-        use super::super::number::Kind;
+        use crate::numbers::Kind;
         let mut messages: Vec<Message> = Message::group().into();
         for (name, value) in &parts.texts {
             messages.push(self.text_attribute(name, value)?);

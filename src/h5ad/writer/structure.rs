@@ -3,7 +3,7 @@
 //! Addresses and lengths take 8 bytes, numbers are little-endian, object headers and superblock
 //! are of version 2 and end in a checksum.
 
-use super::super::number::Kind;
+use crate::numbers::Kind;
 
 /// The address of what is not there.
 pub(super) const UNDEFINED: u64 = u64::MAX;

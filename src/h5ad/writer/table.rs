@@ -11,7 +11,7 @@ use super::super::H5adError;
 use super::super::column::Column;
 use super::array::{ArrayWriter, Storage, write_texts};
 use super::output::{GroupParts, Output};
-use crate::h5ad::Kind;
+use crate::numbers::Kind;
 
 const CHUNK_LEN: u32 = 32 << 10;
 const GZIP_LEVEL: u32 = 4;

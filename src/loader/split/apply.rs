@@ -31,7 +31,8 @@ impl Split {
                 let expected = format!("below {}", self.num_folds());
                 return Err(LoaderError::setting("fold", expected, fold));
             };
-            let of = self.parts_of(*source, index, fold)?;
+            let labels = self.labels_of(*source)?;
+            let of = self.parts_of(labels.as_ref(), index, fold);
             if file_part(&of) != *noted {
                 let expected = format!("{} in train, {} in val", noted.train, noted.val);
                 return Err(LoaderError::SplitChanged {
@@ -46,13 +47,24 @@ impl Split {
         Ok(parts)
     }
 
-    fn rule_reads(&self) -> String {
-        let column = match &self.rule {
+    /// The obs column that the rule goes by.
+    fn column(&self) -> Option<&String> {
+        match &self.rule {
             Rule::Groups { column, .. } => Some(column),
             Rule::Cells { stratify_by, .. } => stratify_by.as_ref(),
             Rule::Files { .. } => None,
-        };
+        }
+    }
+
+    fn rule_reads(&self) -> String {
+        let column = self.column();
         column.map_or_else(|| "its parts".to_owned(), |c| format!("obs column `{c}`"))
+    }
+
+    /// What the rule goes by in `source`: the same for all folds.
+    pub(super) fn labels_of(&self, source: &dyn CellSource) -> Result<Option<Labels>, LoaderError> {
+        let column = self.column();
+        column.map(|column| read_labels(source, column)).transpose()
     }
 
     /// Which of the split's files `source` is: by its cells, and by its name among equals.
@@ -89,42 +101,38 @@ impl Split {
         })
     }
 
-    /// The parts of file `index`, which is `source`.
+    /// The parts of the cells of file `index`, of which the rule goes by `labels`.
     pub(super) fn parts_of(
         &self,
-        source: &dyn CellSource,
+        labels: Option<&Labels>,
         index: usize,
         fold: usize,
-    ) -> Result<Vec<Option<Part>>, LoaderError> {
-        let num_cells = source.num_cells() as usize;
+    ) -> Vec<Option<Part>> {
+        let num_cells = self.files[index].num_cells as usize;
+        let codes = labels.map(|labels| labels.codes.as_slice());
         match &self.rule {
-            Rule::Groups { column, folds } => {
+            Rule::Groups { folds, .. } => {
                 let of = by_value(&folds[fold]);
-                let labels = read_labels(source, column)?;
-                let values = labels.categories.iter();
-                let of_code: Vec<Option<Part>> = values
-                    .map(|value| of.get(value.as_str()).copied())
-                    .collect();
+                let values = labels.map_or(&[][..], |labels| &labels.categories);
+                let part = |value: &String| of.get(value.as_str()).copied();
+                let of_code: Vec<Option<Part>> = values.iter().map(part).collect();
                 let part = |code: &i32| {
                     let code = usize::try_from(*code).ok()?;
                     of_code.get(code).copied().flatten()
                 };
-                Ok(labels.codes.iter().map(part).collect())
+                codes.unwrap_or_default().iter().map(part).collect()
             }
             Rule::Files { folds } => {
                 let part = by_value(&folds[fold])
                     .get(self.files[index].name.as_str())
                     .copied();
-                Ok(vec![part; num_cells])
+                vec![part; num_cells]
             }
-            Rule::Cells { seed, stratify_by } => {
-                let strata = match stratify_by {
-                    Some(column) => read_labels(source, column)?.codes,
-                    None => vec![0; num_cells],
-                };
+            Rule::Cells { seed, .. } => {
+                let strata = codes.map_or_else(|| vec![0; num_cells], <[i32]>::to_vec);
                 let quota = self.quota(index, fold);
                 let parts = draw(*seed, index as u64, &quota, &strata);
-                Ok(parts.into_iter().map(Some).collect())
+                parts.into_iter().map(Some).collect()
             }
         }
     }

@@ -49,6 +49,9 @@ pub struct SplitConfig {
     pub seed: u64,
 }
 
+/// A split, and the part of every cell in its first fold.
+pub type Made = (Split, Vec<Option<Part>>);
+
 /// Names of parts as obs columns have them, in small letters.
 const PART_NAMES: [(Part, &[&str]); 3] = [
     (Part::Train, &["train", "training"]),
@@ -63,6 +66,14 @@ impl SplitConfig {
     /// Shares or numbers that cannot be, fewer groups than parts, a group that is not there, a
     /// source without the columns asked for, or an unreadable one.
     pub fn make(&self, sources: &[&dyn CellSource]) -> Result<Split, LoaderError> {
+        Ok(self.make_with_parts(sources)?.0)
+    }
+
+    /// As [`Self::make`], with the parts of all cells in the first fold.
+    ///
+    /// # Errors
+    /// As [`Self::make`].
+    pub fn make_with_parts(&self, sources: &[&dyn CellSource]) -> Result<Made, LoaderError> {
         let num_cells: Vec<u64> = sources.iter().map(|source| source.num_cells()).collect();
         self.validate(num_cells.iter().sum())?;
         let paths: Vec<_> = sources.iter().map(|source| source.path()).collect();
@@ -104,12 +115,18 @@ impl SplitConfig {
         if matches!(self.by, By::Cells) {
             self.set_quotas(&mut split, &num_cells);
         }
+        let mut first = Vec::new();
         for (index, source) in sources.iter().enumerate() {
+            let labels = split.labels_of(*source)?;
             for fold in 0..num_folds {
-                split.files[index].folds[fold] = file_part(&split.parts_of(*source, index, fold)?);
+                let parts = split.parts_of(labels.as_ref(), index, fold);
+                split.files[index].folds[fold] = file_part(&parts);
+                if fold == 0 {
+                    first.extend(parts);
+                }
             }
         }
-        Ok(split)
+        Ok((split, first))
     }
 
     fn validate(&self, num_cells: u64) -> Result<(), LoaderError> {

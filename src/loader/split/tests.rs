@@ -150,7 +150,7 @@ fn groups_never_straddle_and_parts_have_their_shares() {
             let found = num_in(&parts, part) as f64 / (1201.0 - 69.0);
             assert!((found - share).abs() < 0.05, "seed {seed}, {part}: {found}");
         }
-        assert_eq!(shared_donors(&sources, &parts).unwrap().num_shared, 0);
+        assert_eq!(shared_donors(&sources, &parts).unwrap().unwrap().num_shared, 0);
     }
 }
 
@@ -179,7 +179,7 @@ fn drawn_cells_are_exactly_so_many_and_of_all_types() {
             assert!((of_type(&parts, Part::Test, code) - 240.0 * share).abs() < 6.0);
             assert!((of_type(&parts, Part::Val, code) - 120.0 * share).abs() < 8.0);
         }
-        let shared = shared_donors(&sources, &parts).unwrap();
+        let shared = shared_donors(&sources, &parts).unwrap().unwrap();
         assert_eq!((shared.column, shared.num_donors), ("donor_id", 20));
         assert!(shared.num_shared > 10);
         let numbers = SplitConfig {

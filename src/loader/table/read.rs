@@ -4,12 +4,12 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::view::{NO_COLUMN, ViewFile};
+use super::view::ViewFile;
 use super::{CellTable, Item};
-use crate::cell::CellSource;
-use crate::loader::data_set::merge_rows;
+use crate::loader::data_set::{by_source, merge_rows, read_rows};
 use crate::loader::error::LoaderError;
 use crate::tokenize::{Draw, Row};
+use crate::vocab::NO_GENE;
 
 impl CellTable {
     pub(super) fn read(&self, epoch: u64, cells: &[u64]) -> Result<Vec<Item>, LoaderError> {
@@ -20,15 +20,8 @@ impl CellTable {
         let mut sorted = cells.to_vec();
         sorted.sort_unstable();
         sorted.dedup();
-        let (mut by_file, mut rest) = (Vec::new(), sorted.as_slice());
-        while let Some(first) = rest.first() {
-            let file = self.offsets.partition_point(|start| start <= first) - 1;
-            let (here, after) =
-                rest.split_at(rest.partition_point(|cell| *cell < self.offsets[file + 1]));
-            by_file.push((file, here));
-            rest = after;
-        }
         let read = |(file, cells): (usize, &[u64])| self.read_file(epoch, file, cells);
+        let by_file: Vec<_> = by_source(&self.offsets, &sorted).collect();
         let items: Vec<Vec<Item>> = by_file
             .into_par_iter()
             .map(read)
@@ -68,15 +61,7 @@ impl CellTable {
         let ranges = merge_rows(cells.iter().map(|cell| cell - self.offsets[file]));
         for view in &self.views {
             let view = &view.files[file];
-            let block = view
-                .file
-                .read_ranges(&ranges)
-                .map_err(|cause| LoaderError::Read {
-                    path: view.file.path().to_path_buf(),
-                    first: ranges.first().map_or(0, |range| range.start),
-                    end: ranges.last().map_or(0, |range| range.end),
-                    cause,
-                })?;
+            let block = read_rows(view.file.as_ref(), &ranges)?;
             for (item, row) in items.iter_mut().zip(block.outer_iterator()) {
                 let draw = Draw {
                     seed: self.seed,
@@ -103,10 +88,10 @@ impl ViewFile {
         let places = row
             .columns
             .iter()
-            .map(|column| column_of(column).unwrap_or(NO_COLUMN));
+            .map(|column| column_of(column).unwrap_or(NO_GENE));
         let entries = places.zip(row.values.iter().copied());
         let mut entries: Vec<(u32, f32)> =
-            entries.filter(|(column, _)| *column != NO_COLUMN).collect();
+            entries.filter(|(column, _)| *column != NO_GENE).collect();
         if !self.ascends {
             entries.sort_unstable_by_key(|(column, _)| *column);
         }

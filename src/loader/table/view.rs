@@ -1,6 +1,5 @@
 //! One matrix over all files.
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -9,10 +8,7 @@ use crate::cell::CellSource;
 use crate::h5ad::{H5adSource, MatrixKey, OpenFiles, OpenOptions, ValuePolicy};
 use crate::loader::error::LoaderError;
 use crate::tokenize::BoundTransform;
-use crate::vocab::build_genes;
-
-/// Stands for a column that no item shows.
-pub(super) const NO_COLUMN: u32 = u32::MAX;
+use crate::vocab::{NO_GENE, build_genes};
 
 /// One matrix of every file.
 #[derive(Debug)]
@@ -55,13 +51,8 @@ impl OpenView {
         }
         let genes = build_genes(&sources, config.genes)?;
         let bind = |file: Arc<H5adSource>| {
-            let mut seen = HashSet::new();
-            let place = |id: &String| {
-                let gene = genes.get(id).map(|gene| gene.0);
-                gene.filter(|gene| seen.insert(*gene)).unwrap_or(NO_COLUMN)
-            };
-            let column_of: Vec<u32> = file.gene_ids().iter().map(place).collect();
-            let shown = || column_of.iter().filter(|column| **column != NO_COLUMN);
+            let column_of = genes.of_columns(file.gene_ids());
+            let shown = || column_of.iter().filter(|column| **column != NO_GENE);
             Ok(ViewFile {
                 ascends: shown().is_sorted(),
                 transform: view.transform.bind(file.gene_ids())?,

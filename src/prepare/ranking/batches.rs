@@ -1,6 +1,6 @@
 //! Which cells belong together: the values of an obs column over all files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::cell::CellSource;
 use crate::h5ad::H5ad;
@@ -32,11 +32,7 @@ impl Batches {
         let mut counts = vec![0; labels.categories.len()];
         for (row, code) in labels.codes.iter().enumerate() {
             let count = usize::try_from(*code).ok().and_then(|c| counts.get_mut(c));
-            *count.ok_or_else(|| GenesError::NoBatch {
-                path: file.path().to_owned(),
-                column: column.clone(),
-                row: row as u64,
-            })? += 1;
+            *count.ok_or_else(|| self.no_batch(file, column, row))? += 1;
         }
         let counted = labels.categories.into_iter().zip(counts);
         for (name, count) in counted.filter(|(_, count)| *count > 0) {
@@ -78,14 +74,22 @@ impl Batches {
             return Ok(None);
         };
         let labels = file.obs_labels(column)?;
-        let number = |name: &String| self.cells.keys().position(|n| n == name).unwrap_or(0) as u32;
-        let numbers: Vec<u32> = labels.categories.iter().map(number).collect();
-        let codes = labels.codes.iter();
-        let batch = |&code: &i32| usize::try_from(code).ok().and_then(|c| numbers.get(c));
-        Ok(Some(
-            codes
-                .map(|code| batch(code).copied().unwrap_or(0))
-                .collect(),
-        ))
+        let places: HashMap<&str, u32> = self.cells.keys().map(String::as_str).zip(0..).collect();
+        let number = |name: &String| places.get(name.as_str()).copied();
+        let numbers: Vec<Option<u32>> = labels.categories.iter().map(number).collect();
+        let batch = |(row, code): (usize, &i32)| {
+            let number = usize::try_from(*code).ok().and_then(|c| *numbers.get(c)?);
+            number.ok_or_else(|| self.no_batch(file, column, row))
+        };
+        let batches = labels.codes.iter().enumerate().map(batch);
+        Ok(Some(batches.collect::<Result<_, _>>()?))
+    }
+
+    fn no_batch(&self, file: &H5ad, column: &str, row: usize) -> GenesError {
+        GenesError::NoBatch {
+            path: file.path().to_owned(),
+            column: column.to_owned(),
+            row: row as u64,
+        }
     }
 }

@@ -7,9 +7,9 @@ use crate::cell::CellSource;
 use crate::h5ad::H5ad;
 use crate::prepare::moments::Moments;
 use crate::prepare::passes::{FileChoice, FileSet, Progress, Rows};
-use crate::prepare::shared_genes::{self, Genes, NO_GENE};
+use crate::prepare::shared_genes::Genes;
 use crate::prepare::{GenesError, PrepareError};
-use crate::vocab::{GeneVocab, GenesFrom};
+use crate::vocab::{GeneVocab, GenesFrom, NO_GENE};
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -103,7 +103,7 @@ type Clipped = (u32, u32, f64);
 impl Job<'_> {
     fn open(&self, file: &H5ad) -> Result<Opened, PrepareError> {
         Ok(Opened {
-            genes: shared_genes::columns(file, &self.genes),
+            genes: self.genes.of_columns(file.gene_ids()),
             batches: self.batches.of(file)?,
         })
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::error::ScdlError;
 use super::features::{Block, Feature, file_names, read_blocks};
 use super::header::{Header, ScalarType};
-use super::rows::{Refused, extend_integers, extend_values, push_row};
+use super::rows::{Refused, push_row};
 use super::{ARRAYS, CELL_NAMES, GENE_IDS, HEADER, OBS, VAR};
 use crate::cell::{CellSource, CsrBlock, Labels, SourceError};
 use crate::file::read_exact_at;
@@ -55,7 +55,7 @@ impl ScdlArchive {
         let (columns, num_columns) = open(ARRAYS[2].0)?;
         let starts = read_starts(folder, open(ARRAYS[1].0)?, num_values)?;
         let other = |what: String| ScdlError::invalid(&folder.join(HEADER), what);
-        if num_values != num_columns || !columns.1.is_integer() {
+        if num_values != num_columns || columns.1.kind().is_float() {
             return Err(other(format!(
                 "expected a column, an integer, for each of {num_values} values, found \
                  {num_columns} of {:?}",
@@ -171,16 +171,23 @@ impl CellSource for ScdlArchive {
         block.map_err(|(_, _, _, e)| self.error(e.to_string()))
     }
 
+    fn obs_columns(&self) -> Result<Vec<String>, SourceError> {
+        let mut names: Vec<String> = Vec::new();
+        for block in &self.files.obs {
+            for (name, _) in &block.columns {
+                if name != CELL_NAMES && !names.contains(name) {
+                    names.push(name.clone());
+                }
+            }
+        }
+        Ok(names)
+    }
+
     fn labels(&self, column: &str) -> Result<Labels, SourceError> {
         let Some(texts) = self.obs_texts(column) else {
-            let blocks = self.files.obs.iter();
-            let mut known: Vec<&str> = blocks
-                .flat_map(|block| block.columns.iter().map(|(name, _)| name.as_str()))
-                .collect();
-            known.dedup();
             let what = format!(
                 "no obs column {column}; there are {}\nhint: name one of them",
-                known.join(", ")
+                self.obs_columns()?.join(", ")
             );
             return Err(self.error(what));
         };
@@ -210,13 +217,13 @@ impl Files {
     }
 
     /// Columns and values of `rows`, as they are stored.
-    fn read(&self, rows: Range<u64>, raw: &mut Vec<u8>) -> Result<(Vec<u64>, Vec<f32>), ScdlError> {
+    fn read(&self, rows: Range<u64>, raw: &mut Vec<u8>) -> Result<(Vec<u32>, Vec<f32>), ScdlError> {
         let window = self.start(rows.start)..self.start(rows.end);
         let (mut columns, mut values) = (Vec::new(), Vec::new());
         self.read_bytes(&self.columns, ARRAYS[2].1, &window, raw)?;
-        extend_integers(self.columns.1, raw, &mut columns);
+        self.columns.1.number().extend_columns(raw, &mut columns);
         self.read_bytes(&self.values, ARRAYS[0].1, &window, raw)?;
-        extend_values(self.values.1, raw, &mut values);
+        self.values.1.number().extend_f32(raw, &mut values);
         Ok((columns, values))
     }
 
@@ -296,8 +303,12 @@ fn read_starts(
     let path = folder.join(ARRAYS[1].1);
     let mut raw = vec![0; len as usize * scalar.size()];
     read_exact_at(&file, 0, &mut raw).map_err(ScdlError::io("read it", &path))?;
-    let mut starts = Vec::with_capacity(len as usize);
-    extend_integers(scalar, &raw, &mut starts);
+    let mut signed = Vec::with_capacity(len as usize);
+    if !scalar.kind().is_float() {
+        scalar.number().extend_i64(&raw, &mut signed);
+    }
+    let starts = signed.into_iter().map(|start| u64::try_from(start).unwrap_or(u64::MAX));
+    let starts: Vec<u64> = starts.collect();
     let ends = (starts.first(), starts.last());
     if ends != (Some(&0), Some(&num_values)) || !starts.is_sorted() {
         let what = format!("expected integers that rise from 0 to {num_values}, found {ends:?}");

@@ -7,6 +7,7 @@
 //! shape (1).
 
 use super::{ARRAYS, OBS, VAR};
+use crate::numbers::{Kind, Number};
 
 /// A type of number in an archive.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,19 +39,27 @@ impl ScalarType {
         (7, ScalarType::F64),
     ];
 
-    /// Bytes of a number.
-    pub fn size(self) -> usize {
+    /// What it is called elsewhere.
+    pub(super) fn kind(self) -> Kind {
         match self {
-            Self::U8 => 1,
-            Self::U16 | Self::F16 => 2,
-            Self::U32 | Self::F32 => 4,
-            Self::U64 | Self::F64 => 8,
+            Self::U8 => Kind::U8,
+            Self::U16 => Kind::U16,
+            Self::U32 => Kind::U32,
+            Self::U64 => Kind::U64,
+            Self::F16 => Kind::F16,
+            Self::F32 => Kind::F32,
+            Self::F64 => Kind::F64,
         }
     }
 
-    /// Whether it is an integer.
-    pub fn is_integer(self) -> bool {
-        matches!(self, Self::U8 | Self::U16 | Self::U32 | Self::U64)
+    /// How numbers of this type lie in a file.
+    pub(super) fn number(self) -> Number {
+        Number::little(self.kind())
+    }
+
+    /// Bytes of a number.
+    pub fn size(self) -> usize {
+        self.kind().size()
     }
 
     /// The narrowest type of integers from 0 to `most`.
