@@ -36,6 +36,8 @@ pub enum Stream {
     Layout = 12,
     /// What is done to the values of a cell at random; id = index of the cell.
     Transform = 13,
+    /// Which neighbour of a cell is taken; id = index of the cell.
+    Neighbors = 14,
 }
 
 /// The generator of one stream.

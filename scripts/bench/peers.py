@@ -19,12 +19,20 @@ import numpy
 warnings.filterwarnings("ignore")
 
 
+def rows_of(job, all_rows):
+    """The rows that the file job["rows"] lists, or `all_rows`."""
+    if not job["rows"]:
+        return all_rows
+    with open(job["rows"]) as lines:
+        return [int(line) for line in lines][:: job.get("every", 1)]
+
+
 def annloader(job):
     """anndata's own loader over the files, opened lazily: random rows."""
     from anndata.experimental import AnnLoader
 
     collection = lazily(job["files"])
-    view = collection[numpy.array(job["rows"])] if job["rows"] else collection
+    view = collection[numpy.array(rows_of(job, range(len(collection))))]
     loader = AnnLoader(
         view,
         batch_size=job["batch"],
@@ -75,7 +83,7 @@ def bionemo(job):
     from torch.utils.data import DataLoader, Subset
 
     data = SingleCellMemMapDataset(job["store"])
-    rows = job["rows"] or range(len(data))
+    rows = rows_of(job, range(len(data)))
     loader = DataLoader(
         Subset(data, rows),
         batch_size=job["batch"],

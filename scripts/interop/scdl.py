@@ -7,8 +7,8 @@
 Two h5ad files of different genes are made up. Ours: one archive of both, each with its own genes;
 SingleCellMemMapDataset must give every row, padded or not, every obs and var feature. Theirs: an
 archive of each file and one of both, made by SingleCellCollection; `gene-bert bench data --check`
-must read as many cells as they have, and values and columns of the same sums. Neighbours are read
-by neither side here: ours are not written.
+must read as many cells as they have, and values and columns of the same sums. Neighbours: of one file
+both write the same bytes; those of both files, in order and shuffled, are what the package reads.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def made_up(number, cells, genes, draw):
         "score": draw.random(cells),
         "healthy": draw.random(cells) < 0.5,
     }
-    return anndata.AnnData(
+    made = anndata.AnnData(
         scipy.sparse.csr_matrix(values),
         obs=pandas.DataFrame(obs, index=[f"{number}-{cell}" for cell in range(cells)]),
         var=pandas.DataFrame(
@@ -48,6 +48,14 @@ def made_up(number, cells, genes, draw):
             index=[f"ENSG{number}{gene:05}" for gene in range(genes)],
         ),
     )
+    # Up to three neighbours of each cell, not in the order of their numbers.
+    degrees = draw.integers(0, 4, cells)
+    others = numpy.concatenate([draw.choice(cells, degree, replace=False) for degree in degrees])
+    starts = numpy.concatenate([[0], degrees.cumsum()])
+    weights = draw.random(len(others)).astype(numpy.float32)
+    shape = (cells, cells)
+    made.obsp["next_cell_ids"] = scipy.sparse.csr_matrix((weights, others, starts), shape)
+    return made
 
 
 def check(condition, what):
@@ -82,6 +90,39 @@ def ours_in_theirs(program, files, paths, folder, dtype):
                 sys.exit(f"FAILED: {dtype}: row {row}")
             row += 1
     print(f"ok: {dtype}: every row, padded or not, with its features")
+
+
+def neighbours(program, files, paths, folder):
+    line = [program, "convert", "--format", "scdl", "--neighbors", "next_cell_ids"]
+    line = [*map(str, line), "--genes", "union", "--output"]
+    ours, theirs = folder / "neighbours", folder / "their_neighbours"
+    subprocess.run([*line, str(ours), str(paths[0])], check=True)
+    SingleCellMemMapDataset(str(theirs), str(paths[0]), load_neighbors=True, use_X_not_raw=True)
+    for name in ["neighbor_indptr.npy", "neighbor_indices.npy", "neighbor_values.npy"]:
+        same = (ours / name).read_bytes() == (theirs / name).read_bytes()
+        check(same, f"{name}: the same bytes")
+    expected = {}
+    for file in files:
+        graph = file.obsp["next_cell_ids"]
+        for row, cell in enumerate(file.obs_names):
+            own = slice(graph.indptr[row], graph.indptr[row + 1])
+            expected[cell] = (list(file.obs_names[graph.indices[own]]), list(graph.data[own]))
+    for how in [[], ["--shuffle"]]:
+        target = folder / f"both_neighbours{len(how)}"
+        subprocess.run([*line, str(target), *map(str, paths), *how], check=True)
+        archive = SingleCellMemMapDataset(str(target), load_neighbors=True)
+        name = lambda row: archive.obs_features().lookup(row, ["obs_feature_id"])[0][0]
+        names = [name(row) for row in range(len(archive))]
+        check(set(names) == set(expected), f"neighbours {how}: the cells")
+        for row, cell in enumerate(names):
+            others = [names[other] for other in archive.get_neighbor_indices_for_cell(row)]
+            found = (others, list(archive.get_neighbor_weights_for_cell(row)))
+            if found != expected[cell] or names[archive.sample_neighbor_index(row)] not in [
+                *others,
+                *([] if others else [cell]),
+            ]:
+                sys.exit(f"FAILED: neighbours {how}: row {row}: {found}, not {expected[cell]}")
+        check(True, f"neighbours {how}: of every cell, with their weights, and one drawn")
 
 
 def theirs_in_ours(program, files, paths, folder):
@@ -130,6 +171,7 @@ def main():
             file.write_h5ad(path, compression="gzip")
         for dtype in ["keep", "narrowest", "uint16", "float64"]:
             ours_in_theirs(program, files, paths, folder, dtype)
+        neighbours(program, files, paths, folder)
         theirs_in_ours(program, files, paths, folder)
 
 

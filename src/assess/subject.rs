@@ -12,10 +12,9 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::expand_paths;
-use crate::h5ad::OpenFiles;
 use crate::infer::embed::Pooling;
 use crate::infer::{Checkpoint, Model, Reading};
-use crate::loader::{DataSet, EvalSet, LoaderConfig, Selection};
+use crate::loader::{CellFile, DataSet, EvalSet, LoaderConfig, Selection};
 use crate::train::data::{Data, Files, sets_or_files};
 use crate::train::start::Start;
 
@@ -291,16 +290,15 @@ fn given(
 ) -> Result<Cells> {
     let (reading, trained) = (&question.reading, &checkpoint.tokenize);
     let (tokenizer, options) = (reading.tokenizer(checkpoint)?, reading.options(checkpoint));
-    let (mut members, pool) = (Vec::new(), OpenFiles::new());
-    for path in files {
-        let file = pool.file(path, &options)?;
-        let open = file.open()?;
-        let has = |name: &&String| open.obs_column_names().contains(name);
+    let mut members = Vec::new();
+    for file in CellFile::all(files, &options)? {
+        let columns = file.obs_columns().map_err(anyhow::Error::from_boxed)?;
+        let has = |name: &&String| columns.contains(name);
         let shown = trained.included_phenotypes.iter().filter(has);
         let shown: Vec<String> = shown.cloned().collect();
         let bound = Arc::new(tokenizer.bind_showing(file.as_ref(), &shown)?);
         let (cells, genes) = (file.num_cells(), bound.gene_match());
-        eprintln!("{}: {cells} cells, {genes}", path.display());
+        eprintln!("{}: {cells} cells, {genes}", file.path().display());
         members.push((file as Arc<dyn CellSource>, bound));
     }
     let data = Arc::new(DataSet::new(members));

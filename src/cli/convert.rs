@@ -54,6 +54,10 @@ pub struct ConvertArgs {
     /// its own: SCDL only)
     #[arg(long, value_name = "WHICH", default_value = "same")]
     genes: GeneChoice,
+    /// The graph of cells in obsp whose edges become an archive's neighbours (bionemo-scdl's own
+    /// default: next_cell_ids)
+    #[arg(long, value_name = "NAME")]
+    neighbors: Option<String>,
     /// The matrix to read: X, layers.NAME or raw.X; it becomes X
     #[arg(long, default_value = "X", value_name = "MATRIX")]
     matrix: MatrixKey,
@@ -67,7 +71,8 @@ pub struct ConvertArgs {
     /// Memory for cells under way, such as 300MB or 2GiB
     #[arg(long, value_name = "BYTES", default_value = "1GiB")]
     memory: MemorySize,
-    /// Go on where a conversion with the same settings was killed: finished files are kept
+    /// Go on where a conversion with the same settings was killed: finished files are kept, of an
+    /// archive every half gigabyte
     #[arg(long)]
     resume: bool,
 }
@@ -84,17 +89,19 @@ impl ConvertArgs {
     /// Refuses what an archive cannot have.
     fn check_format(&self) -> anyhow::Result<()> {
         let given = [
-            ("--shuffle", self.shuffle),
             ("--cells-per-file", self.cells_per_file.is_some()),
             ("--compression", self.compression.is_some()),
             ("--contiguous", self.contiguous),
-            ("--resume", self.resume),
         ];
         let given = given.into_iter().find(|(_, given)| *given);
         match (self.format, given) {
             (Format::Scdl, Some((flag, _))) => anyhow::bail!(
                 "{flag} has no meaning for --format scdl\n\
-                 hint: leave it out; to shuffle, convert to h5ad files first"
+                 hint: leave it out, or write h5ad files"
+            ),
+            (Format::H5ad, _) if self.neighbors.is_some() => anyhow::bail!(
+                "--neighbors has a meaning for --format scdl only\n\
+                 hint: h5ad files keep no graphs here"
             ),
             _ => Ok(()),
         }
@@ -144,6 +151,7 @@ pub fn run(args: ConvertArgs) -> anyhow::Result<()> {
         storage,
         dtype: args.dtype,
         genes: args.genes,
+        neighbors: args.neighbors,
         memory_bytes: args.memory.0,
         resume: args.resume,
     };

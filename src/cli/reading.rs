@@ -265,6 +265,12 @@ impl OutputFlags {
 
     /// Adds to `file` itself, or to a copy of it.
     pub(super) fn add(&self, file: &Path, place: &Place, additions: &Additions) -> Result<()> {
+        ensure!(
+            !file.is_dir(),
+            "{}: an archive cannot be added to, nor be copied as an h5ad file\n\
+             hint: name an output of its own: .csv, .npy or .parquet",
+            file.display()
+        );
         match place {
             Place::Copy(path) => {
                 add_to_copy(file, path, additions, self.overwrite)?;

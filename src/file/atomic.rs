@@ -113,7 +113,8 @@ pub struct StagedDir {
     partial: PathBuf,
     replaced: PathBuf,
     target: PathBuf,
-    committed: bool,
+    /// Nothing is removed when it is dropped.
+    stays: bool,
 }
 
 impl StagedDir {
@@ -123,10 +124,37 @@ impl StagedDir {
     /// # Errors
     /// The parent cannot be created or written to, or `target` is a file.
     pub fn new(target: &Path) -> Result<Self, FileError> {
-        let partial = sibling(target, PARTIAL)?;
+        Self::begin(target, sibling(target, PARTIAL)?, false)
+    }
+
+    /// As [`StagedDir::new`], in a folder that stays until it is committed, whatever becomes of
+    /// this process: another one with the same `mark` goes on with it, where `resume` is set. Those
+    /// of other marks of the same length are removed.
+    ///
+    /// # Errors
+    /// As [`StagedDir::new`].
+    pub fn kept(target: &Path, mark: &str, resume: bool) -> Result<Self, FileError> {
+        let own = sibling(target, &format!(".{mark}{PARTIAL}"))?;
+        let folder = parent(target);
+        let prefix = sibling(target, ".")?;
+        let prefix = prefix.file_name().and_then(|name| name.to_str());
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let name = name.to_str().zip(prefix);
+            let other =
+                name.and_then(|(name, prefix)| name.strip_prefix(prefix)?.strip_suffix(PARTIAL));
+            let like = other.is_some_and(|other| other.len() == mark.len());
+            if like && entry.path().is_dir() && !(resume && other == Some(mark)) {
+                remove_tree(&entry.path())?;
+            }
+        }
+        Self::begin(target, own, true)
+    }
+
+    fn begin(target: &Path, partial: PathBuf, stays: bool) -> Result<Self, FileError> {
         let replaced = sibling(target, REPLACED)?;
         create_parent(target)?;
-        restore(target, &partial, &replaced)?;
+        restore(target, &sibling(target, PARTIAL)?, &replaced)?;
         if target.exists() && !target.is_dir() {
             let problem = "is a file, and a folder is to be written there";
             return Err(FileError::BadPath {
@@ -134,12 +162,15 @@ impl StagedDir {
                 problem,
             });
         }
-        fs::create_dir(&partial).map_err(|e| FileError::io("create the folder", &partial, e))?;
+        if !(stays && partial.is_dir()) {
+            fs::create_dir(&partial)
+                .map_err(|e| FileError::io("create the folder", &partial, e))?;
+        }
         Ok(Self {
             partial,
             replaced,
             target: target.to_owned(),
-            committed: false,
+            stays,
         })
     }
 
@@ -167,7 +198,7 @@ impl StagedDir {
             }
             return Err(refused(error));
         }
-        self.committed = true;
+        self.stays = true;
         sync_dir(parent)?;
         if replaces {
             remove_tree(&self.replaced)?;
@@ -178,7 +209,7 @@ impl StagedDir {
 
 impl Drop for StagedDir {
     fn drop(&mut self) {
-        if !self.committed {
+        if !self.stays {
             let _ = fs::remove_dir_all(&self.partial);
         }
     }

@@ -5,10 +5,10 @@ use std::ops::Range;
 use super::container::{Container, Node};
 use super::dense::Dense;
 use super::number::Value;
-use crate::numbers::Kind;
 use super::rows::{Rows, Stop};
 use super::sparse::{Sparse, orientation};
 use super::{H5adError, MatrixKey, ValuePolicy};
+use crate::numbers::Kind;
 
 /// A matrix.
 pub(super) enum Matrix {

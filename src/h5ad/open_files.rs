@@ -51,14 +51,9 @@ impl OpenFiles {
     }
 
     /// Keeps `most` files open, besides those that are being read.
-    pub fn at_most(most: usize) -> Arc<Self> {
+    fn at_most(most: usize) -> Arc<Self> {
         let state = Mutex::default();
         Arc::new(Self { most, state })
-    }
-
-    /// Number of files that are kept open now.
-    pub fn num_open(&self) -> usize {
-        self.lock().open.len()
     }
 
     /// Each of `paths` in this order, opened once to look at it.
@@ -231,7 +226,7 @@ mod tests {
         for number in [0, 8, 3, 3, 0, 5, 1, 8] {
             let block = sources[number].read_ranges(&[1..3]).unwrap();
             assert_eq!((block.rows(), block.get(1, 2)), (2, Some(&1.0)));
-            assert_eq!(files.num_open(), 2);
+            assert_eq!(files.lock().open.len(), 2);
             assert_eq!(sources[number].cell_names().unwrap()[2], "c2");
         }
         // A file that is used stays open although others push it out of the list.

@@ -6,7 +6,7 @@ use std::ops::Range;
 use super::report::ValueKind;
 use super::scan::Scan;
 use super::{H5ad, H5adError, ValuePolicy};
-use crate::cell::CellSource;
+use crate::cell::{CellSource, CsrBlock, SourceError};
 
 /// Stretches of rows that are read, evenly spread from the first row to the last.
 const NUM_STRETCHES: u64 = 16;
@@ -47,24 +47,40 @@ impl H5ad {
     pub fn sample_values(&self) -> Result<ValueSample, H5adError> {
         let stretches = stretches(self.num_cells());
         let block = self.read_values::<f32>(&stretches, ValuePolicy::Any)?;
+        Ok(ValueSample::of_rows(&block, stretches, self.gene_ids()))
+    }
+}
+
+impl ValueSample {
+    /// As [`H5ad::sample_values`], of any source.
+    ///
+    /// # Errors
+    /// Rows that cannot be read.
+    pub fn of(source: &dyn CellSource) -> Result<Self, SourceError> {
+        let stretches = stretches(source.num_cells());
+        let block = source.read_ranges(&stretches)?;
+        Ok(Self::of_rows(&block, stretches, source.gene_ids()))
+    }
+
+    fn of_rows(block: &CsrBlock, stretches: Vec<Range<u64>>, gene_ids: &[String]) -> Self {
         let mut scan = Scan::empty();
         let mut first_negative = None;
         for (values, row) in block.outer_iterator().zip(stretches.into_iter().flatten()) {
             for (column, &value) in values.iter() {
                 scan.value(value);
                 if value < 0.0 && first_negative.is_none() {
-                    let gene = self.gene_ids().get(column).cloned().unwrap_or_default();
+                    let gene = gene_ids.get(column).cloned().unwrap_or_default();
                     first_negative = Some(NegativeValue { row, gene, value });
                 }
             }
         }
-        Ok(ValueSample {
+        Self {
             kind: scan.kind(),
             num_cells: block.rows() as u64,
             num_values: block.nnz() as u64,
             num_negative: scan.num_negative,
             first_negative,
-        })
+        }
     }
 }
 

@@ -206,8 +206,21 @@ impl Sparse {
         Ok(rows)
     }
 
+    /// Where each of `rows` begins among their entries, and where those lie; `None` for rows that
+    /// the matrix does not have, and by column.
+    pub(super) fn places(&self, rows: Range<u64>) -> Option<(Vec<usize>, Range<u64>)> {
+        let (first, last) = (
+            usize::try_from(rows.start).ok()?,
+            usize::try_from(rows.end).ok()?,
+        );
+        let starts = self.indptr.get(first..=last).filter(|_| !self.by_column)?;
+        let (start, end) = (*starts.first()?, *starts.last()?);
+        let within = starts.iter().map(|at| (at - start) as usize);
+        Some((within.collect(), start..end))
+    }
+
     /// Appends entries `window` to the two buffers.
-    fn read_window<V: Value>(
+    pub(super) fn read_window<V: Value>(
         &self,
         container: &Container,
         window: &Range<u64>,

@@ -6,9 +6,9 @@ use sprs::CsMatI;
 
 use super::container::Node;
 use super::number::Value;
-use crate::numbers::{Kind, f32_to_half};
 use super::{H5ad, H5adError, ValuePolicy};
 use crate::cell::CellSource;
+use crate::numbers::{Kind, f32_to_half};
 
 /// Beyond this, double precision does not hold every integer.
 const MOST_EXACT: f64 = 9_007_199_254_740_992.0;

@@ -11,12 +11,13 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{Checkpoint, Model};
 use crate::cell::{CellSource, PackedBatch};
 use crate::config::Settings;
-use crate::h5ad::{H5ad, OpenOptions};
+use crate::h5ad::OpenOptions;
 use crate::loader::split::PartChoice;
 use crate::loader::{
-    Collator, DataSet, Loader, LoaderConfig, Sampler, SamplerConfig, Selection, Shuffle,
+    CellColumn, CellFile, Collator, DataSet, Loader, LoaderConfig, Sampler, SamplerConfig,
+    Selection, Shuffle,
 };
-use crate::tokenize::{BoundSource, TokenizeConfig, Tokenizer, UnknownPhenotype};
+use crate::tokenize::{TokenizeConfig, Tokenizer, UnknownPhenotype};
 
 /// A bar is shown for what takes longer.
 const QUIET: Duration = Duration::from_secs(2);
@@ -65,12 +66,13 @@ impl Reading {
     }
 
     /// The phenotypes of a file that a model may see.
-    fn visible_in(&self, file: &H5ad, checkpoint: &Checkpoint) -> Vec<String> {
+    fn visible_in(&self, file: &CellFile, checkpoint: &Checkpoint) -> Result<Vec<String>> {
         if !self.visible.is_empty() || matches!(checkpoint.model, Model::MaskedLM(_)) {
-            return self.visible.clone();
+            return Ok(self.visible.clone());
         }
         let trained = checkpoint.tokenize.included_phenotypes.iter();
-        let has = |name: &String| file.obs_column_names().contains(name);
+        let columns = file.obs_columns().map_err(anyhow::Error::from_boxed)?;
+        let has = |name: &String| columns.contains(name);
         let (there, absent): (Vec<String>, Vec<String>) = trained.cloned().partition(has);
         if !absent.is_empty() {
             eprintln!(
@@ -91,8 +93,10 @@ impl Reading {
         let Some(part) = &self.part else {
             return Ok(true);
         };
-        let file = H5ad::open(path, &self.options(checkpoint))?;
-        Ok(part.cells(&[&file])?.len(file.num_cells()) > 0)
+        let files = CellFile::all(&[path.to_owned()], &self.options(checkpoint))?;
+        let sources: Vec<&dyn CellSource> = files.iter().map(|file| file.as_ref() as _).collect();
+        let num_cells = sources.iter().map(|source| source.num_cells()).sum();
+        Ok(part.cells(&sources)?.len(num_cells) > 0)
     }
 }
 
@@ -123,8 +127,7 @@ impl Rows {
 
 /// One file, matched with a checkpoint.
 pub(super) struct Cells {
-    pub(super) file: Arc<H5ad>,
-    bound: Arc<BoundSource>,
+    data: Arc<DataSet>,
     loader: LoaderConfig,
     selection: Selection,
 }
@@ -136,23 +139,28 @@ impl Cells {
     /// A file that cannot be read, too few known genes, a visible column that is not there or that
     /// the model was not trained with.
     pub(super) fn open(path: &Path, checkpoint: &Checkpoint, reading: &Reading) -> Result<Self> {
-        let file = Arc::new(H5ad::open(path, &reading.options(checkpoint))?);
         let tokenizer = reading.tokenizer(checkpoint)?;
-        let visible = reading.visible_in(&file, checkpoint);
-        let bound = Arc::new(tokenizer.bind_showing(file.as_ref(), &visible)?);
+        let (mut members, mut matches) = (Vec::new(), Vec::new());
+        for file in CellFile::all(&[path.to_owned()], &reading.options(checkpoint))? {
+            let visible = reading.visible_in(file.as_ref(), checkpoint)?;
+            let bound = Arc::new(tokenizer.bind_showing(file.as_ref(), &visible)?);
+            matches.push(bound.gene_match().to_string());
+            members.push((file as Arc<dyn CellSource>, bound));
+        }
+        let data = Arc::new(DataSet::new(members));
         let selection = match &reading.part {
-            Some(part) => part.cells(&[file.as_ref()])?,
+            Some(part) => part.cells(&data.sources().collect::<Vec<_>>())?,
             None => Selection::All,
         };
+        matches.dedup();
         eprintln!(
             "{}: {} cells, {}",
             path.display(),
-            selection.len(file.num_cells()),
-            bound.gene_match()
+            selection.len(data.len()),
+            matches.join("; ")
         );
         Ok(Self {
-            file,
-            bound,
+            data,
             loader: reading.loader.clone(),
             selection,
         })
@@ -160,21 +168,38 @@ impl Cells {
 
     /// Number of cells that are read.
     pub(super) fn len(&self) -> usize {
-        self.selection.len(self.file.num_cells()) as usize
+        self.selection.len(self.data.len()) as usize
     }
 
     /// The rows that are read.
     pub(super) fn rows(&self) -> Rows {
-        let num_rows = self.file.num_cells();
+        let num_rows = self.data.len();
         Rows {
             read: self.selection.cells(num_rows).collect(),
             num_rows,
         }
     }
 
+    /// An obs column of all cells; `None` where a part of them has none of this name.
+    ///
+    /// # Errors
+    /// A column that cannot be read.
+    pub(super) fn column(&self, name: &str) -> Result<Option<CellColumn>> {
+        for source in self.data.sources() {
+            let columns = source.obs_columns().map_err(anyhow::Error::from_boxed)?;
+            if !columns.iter().any(|column| column == name) {
+                return Ok(None);
+            }
+        }
+        Ok(Some(CellColumn::read(self.data.sources(), name)?))
+    }
+
     /// The names of the cells that are read.
     pub(super) fn cell_names(&self) -> Result<Vec<String>> {
-        let names = self.file.cell_names().map_err(anyhow::Error::from_boxed)?;
+        let mut names = Vec::new();
+        for source in self.data.sources() {
+            names.extend(source.cell_names().map_err(anyhow::Error::from_boxed)?);
+        }
         if self.selection == Selection::All {
             return Ok(names);
         }
@@ -191,8 +216,7 @@ impl Cells {
         collator: Arc<dyn Collator>,
         mut see: impl FnMut(&PackedBatch) -> Result<()>,
     ) -> Result<()> {
-        let source = Arc::clone(&self.file) as Arc<dyn CellSource>;
-        let data = Arc::new(DataSet::new(vec![(source, Arc::clone(&self.bound))]));
+        let data = Arc::clone(&self.data);
         let order = SamplerConfig {
             shuffle: Shuffle::Sequential,
             ..SamplerConfig::default()

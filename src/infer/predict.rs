@@ -295,18 +295,16 @@ impl Column {
 
     /// Takes over the file's spelling and counts agreement, where it has the column.
     fn compare(&mut self, cells: &Cells, num_best: usize) -> Result<Option<Agreement>> {
-        let names = cells.file.obs_column_names();
-        if !names.contains(&self.category) {
+        let Some(labels) = cells.column(&self.category)? else {
             return Ok(None);
-        }
-        let labels = cells.file.obs_labels(&self.category)?;
+        };
         let of_code: Vec<Option<usize>> = labels
-            .categories
+            .values
             .iter()
             .map(|value| self.number_of(&phenotype_token(value)))
             .collect();
         if self.tokens.iter().all(|token| !token.is_empty()) {
-            for (value, number) in labels.categories.iter().zip(&of_code) {
+            for (value, number) in labels.values.iter().zip(&of_code) {
                 if let Some(number) = *number {
                     self.values[number].clone_from(value);
                 }
@@ -318,9 +316,8 @@ impl Column {
         };
         let rows = cells.rows().read.into_iter();
         for (row, best) in rows.zip(self.best.chunks_exact(num_best)) {
-            let code = labels.codes.get(row as usize);
-            let code = code.and_then(|code| usize::try_from(*code).ok());
-            if let Some(truth) = code.and_then(|code| *of_code.get(code)?) {
+            let code = labels.codes.get(row as usize).copied().flatten();
+            if let Some(truth) = code.and_then(|code| *of_code.get(code as usize)?) {
                 agreement.num_cells += 1;
                 agreement.num_same += u64::from(best[0] as usize == truth);
             }

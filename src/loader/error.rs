@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use crate::cell::SourceError;
 use crate::file::FileError;
 use crate::h5ad::H5adError;
+use crate::store::ScdlError;
 use crate::tokenize::TokenizeError;
 use crate::vocab::VocabError;
 
@@ -176,6 +177,9 @@ pub enum LoaderError {
     /// A file that cannot be opened.
     #[error(transparent)]
     Open(Box<H5adError>),
+    /// An archive that cannot be opened.
+    #[error(transparent)]
+    Archive(Box<ScdlError>),
     /// Genes that cannot be put together.
     #[error(transparent)]
     Genes(Box<VocabError>),
@@ -271,6 +275,12 @@ pub enum LoaderError {
         /// Its value now.
         now: String,
     },
+}
+
+impl From<ScdlError> for LoaderError {
+    fn from(error: ScdlError) -> Self {
+        Self::Archive(Box::new(error))
+    }
 }
 
 impl From<H5adError> for LoaderError {

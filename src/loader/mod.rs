@@ -26,6 +26,7 @@ mod data_set;
 mod error;
 mod eval_set;
 mod fetch;
+mod files;
 #[cfg(test)]
 mod fixture;
 mod groups;
@@ -59,6 +60,7 @@ pub use data_set::DataSet;
 pub use error::LoaderError;
 pub use eval_set::{Attends, EvalSet, Example, NO_LABEL, Origin};
 pub use fetch::{ReadCells, Tokens};
+pub use files::CellFile;
 pub use groups::Groups;
 pub use masking::{AbsentGeneSampling, EvalMasking, MlmConfig};
 pub use mixing::Mixing;

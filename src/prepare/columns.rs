@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::PrepareError;
 use crate::cell::{CellSource, Labels};
-use crate::h5ad::H5adSource;
+use crate::loader::CellFile;
 use crate::vocab::phenotype_token;
 
 /// A column with more values than one in so many cells looks like numbers rather than labels.
@@ -97,7 +97,7 @@ impl LeftOut {
 /// # Errors
 /// A file without the column, or whose column cannot be read.
 pub(super) fn count(
-    files: &[Arc<H5adSource>],
+    files: &[Arc<CellFile>],
     column: &str,
     left_out: &mut LeftOut,
 ) -> Result<(ColumnCounts, Vec<Labels>), PrepareError> {
@@ -108,7 +108,7 @@ pub(super) fn count(
     let mut cells: HashMap<String, u64> = HashMap::new();
     let mut all = Vec::new();
     for file in files {
-        let mut labels = file.open()?.obs_labels(column)?;
+        let mut labels = file.labels(column).map_err(PrepareError::Source)?;
         counts.num_cells += file.num_cells();
         tally(&mut labels, &mut counts, &mut cells, left_out);
         all.push(labels);

@@ -14,7 +14,7 @@ use super::ranking::ranked_by;
 use crate::cell::CellSource;
 use crate::config::{RunConfig, Settings};
 use crate::file::read_string;
-use crate::h5ad::{H5ad, H5adSource, VarColumn};
+use crate::loader::CellFile;
 use crate::tokenize::{Compat, TokenizeConfig};
 use crate::vocab::{GeneTable, GeneVocab, GenesFrom, PhenotypeVocab, Repeats, Vocabulary};
 use crate::vocab::{build_genes, build_phenotypes, canonical_gene_id};
@@ -36,7 +36,7 @@ impl Encoding {
     ///
     /// # Errors
     /// No bins, a vocabulary or edge file that cannot be used, an obs column that a file lacks.
-    pub fn from_files(config: &RunConfig, files: &[Arc<H5adSource>]) -> Result<Self, PrepareError> {
+    pub fn from_files(config: &RunConfig, files: &[Arc<CellFile>]) -> Result<Self, PrepareError> {
         let tokenize = config.tokenize_config()?;
         let sources: Vec<&dyn CellSource> = files
             .iter()
@@ -148,24 +148,19 @@ fn check_vocabulary(
 pub(super) fn ranked(
     genes: GeneVocab,
     config: &RunConfig,
-    files: &[Arc<H5adSource>],
+    files: &[Arc<CellFile>],
 ) -> Result<GeneVocab, PrepareError> {
     if let Some(path) = &config.gene_ranking {
         return ranked_by(&GeneTable::load(path)?, &genes);
     }
-    let is_ranked = |file: &H5ad| file.var_column_names().iter().any(|c| c == RANK_COLUMN);
-    let mut ranked = None;
+    let mut found = None;
     for file in files {
-        let file = file.open()?;
-        if is_ranked(&file) {
-            ranked = Some(file);
+        found = file.gene_numbers(RANK_COLUMN)?.map(|ranks| (file, ranks));
+        if found.is_some() {
             break;
         }
     }
-    let Some(file) = ranked else {
-        return Ok(genes);
-    };
-    let VarColumn::Numbers(numbers) = file.var_column(RANK_COLUMN)? else {
+    let Some((file, numbers)) = found else {
         return Ok(genes);
     };
     let mut ranks = vec![u32::MAX; genes.len()];

@@ -18,7 +18,7 @@ use super::tokens::{encoding_of, settle};
 use crate::cell::{CellSource, PackedBatch};
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{FileError, StagedFile};
-use crate::h5ad::OpenFiles;
+use crate::loader::CellFile;
 use crate::loader::{
     Attends, DataSet, EvalMasking, Example, Loader, MlmCollator, NO_LABEL, Origin, Sampler,
     SamplerConfig, Selection, Shuffle,
@@ -47,7 +47,7 @@ pub fn write(
     progress: Progress<'_>,
 ) -> Result<Written, PrepareError> {
     let (config, checkpoint) = settle(flags)?;
-    let opened = OpenFiles::all(files, &config.open_options())?;
+    let opened = CellFile::all(files, &config.open_options())?;
     let encoding = encoding_of(&config, checkpoint.as_deref(), files)?;
     let vocabulary = encoding.vocabulary;
     let tokenizer = Tokenizer::new(Arc::clone(&vocabulary), encoding.tokenize)?;

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use super::PrepareError;
 use crate::cell::CellSource;
-use crate::h5ad::{OpenFiles, OpenOptions, ValuePolicy};
+use crate::h5ad::{OpenOptions, ValuePolicy};
+use crate::loader::CellFile;
 use crate::loader::split::{By, Part, Rule, Split, SplitConfig, shared_donors};
 
 /// Groups of a part that are named on the screen.
@@ -29,7 +30,7 @@ pub fn split(paths: &[PathBuf], config: &SplitConfig) -> Result<SplitReport, Pre
         values: ValuePolicy::Any,
         ..OpenOptions::default()
     };
-    let files = OpenFiles::all(paths, &open)?;
+    let files = CellFile::all(paths, &open)?;
     let sources: Vec<&dyn CellSource> = files.iter().map(|file| file.as_ref() as _).collect();
     let (split, parts) = config.make_with_parts(&sources)?;
     let warning = match config.by {

@@ -17,7 +17,8 @@ use super::{PrepareError, RowList};
 use crate::cell::{CellSource, CsrBlock, TokenId, TokenizedCell};
 use crate::config::{RunConfig, RunFlags, Settings};
 use crate::file::expand_paths;
-use crate::h5ad::{H5ad, H5adSource, OpenFiles};
+use crate::h5ad::H5ad;
+use crate::loader::CellFile;
 use crate::tokenize::{BoundSource, Draw, Tokenizer};
 use crate::vocab::Vocabulary;
 
@@ -180,13 +181,13 @@ pub(super) fn encoding_of(
 fn training_files(
     config: &RunConfig,
     files: &[PathBuf],
-) -> Result<Vec<Arc<H5adSource>>, PrepareError> {
+) -> Result<Vec<Arc<CellFile>>, PrepareError> {
     let paths = if config.train_data_paths.is_empty() {
         files.to_vec()
     } else {
         expand_paths(&config.train_data_paths)?
     };
-    Ok(OpenFiles::all(&paths, &config.open_options())?)
+    Ok(CellFile::all(&paths, &config.open_options())?)
 }
 
 /// What a checkpoint's run was told about tokens, masks and about where values and gene ids are.

@@ -16,7 +16,7 @@ use super::encoding::{ranked, repeats};
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::{StagedDir, create_parent, expand_paths};
-use crate::h5ad::{H5adSource, OpenFiles};
+use crate::loader::CellFile;
 use crate::tokenize::{GeneMatch, Tokenizer};
 use crate::vocab::{GeneVocab, GenesFrom, PhenotypeVocab, VocabError, Vocabulary, build_genes};
 
@@ -75,7 +75,7 @@ pub fn build(request: &Request, config: &RunConfig) -> Result<Built, PrepareErro
     check_output(request, &config, to_folder)?;
     let options = config.open_options();
     let paths = expand_paths(&request.files)?;
-    let files = OpenFiles::all(&paths, &options)?;
+    let files = CellFile::all(&paths, &options)?;
     let built = from_files(request, &config, &files)?;
     if to_folder {
         save_folder(&built, &config, &request.output)?;
@@ -89,12 +89,12 @@ pub fn build(request: &Request, config: &RunConfig) -> Result<Built, PrepareErro
 fn from_files(
     request: &Request,
     config: &RunConfig,
-    files: &[Arc<H5adSource>],
+    files: &[Arc<CellFile>],
 ) -> Result<Built, PrepareError> {
     if let (true, Some(file)) = (config.included_phenotypes.is_empty(), files.first()) {
         return Err(PrepareError::NoPhenotypes {
             path: file.path().to_owned(),
-            columns: file.open()?.obs_column_names().join(", "),
+            columns: file.obs_columns().map_err(PrepareError::Source)?.join(", "),
         });
     }
     let mut phenotypes = match &request.start_from {
@@ -117,7 +117,7 @@ fn from_files(
     let sources: Vec<&dyn CellSource> = files.iter().map(|f| f.as_ref() as _).collect();
     let genes = ranked(build_genes(&sources, request.genes)?, config, files)?;
     let num_common_genes = build_genes(&sources, GenesFrom::Intersection)?.len();
-    let file = |file: &Arc<H5adSource>| {
+    let file = |file: &Arc<CellFile>| {
         let genes = GeneMatch::of(file.gene_ids(), &genes);
         (file.path().to_owned(), file.num_cells(), genes)
     };

@@ -4,4 +4,7 @@ mod memory;
 mod scdl;
 
 pub use memory::MemorySource;
-pub use scdl::{Feature, ScalarType, ScdlArchive, ScdlError, ScdlOptions, ScdlWriter};
+pub use scdl::{
+    Feature, NeighborChoice, NeighborWriter, ScalarType, ScdlArchive, ScdlError, ScdlNeighbors,
+    ScdlOptions, ScdlTable, ScdlWriter,
+};

@@ -20,7 +20,7 @@ use super::start::Start;
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::read_json;
-use crate::h5ad::H5adSource;
+use crate::loader::CellFile;
 use crate::loader::{DataSet, NO_CLASS};
 use crate::tokenize::{TokenizeError, UnknownPhenotype};
 use crate::vocab::{PhenotypeVocab, build_phenotypes, phenotype_token};
@@ -49,7 +49,7 @@ impl Classes {
     ///
     /// # Errors
     /// An obs column that a file lacks, a binary label that no cell can have, no value at all.
-    pub fn settle(config: &RunConfig, start: &Start, files: &[Arc<H5adSource>]) -> Result<Self> {
+    pub fn settle(config: &RunConfig, start: &Start, files: &[Arc<CellFile>]) -> Result<Self> {
         let category = config.phenotype_category.clone().unwrap_or_default();
         let sources: Vec<&dyn CellSource> = files
             .iter()

@@ -13,16 +13,15 @@ use super::values::Kinds;
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::file::expand_paths;
-use crate::h5ad::{H5adSource, OpenFiles};
-use crate::loader::{DataSet, EvalSet, Loader, PlainCollator, Sampler, Selection};
+use crate::loader::{CellFile, DataSet, EvalSet, Loader, PlainCollator, Sampler, Selection};
 use crate::tokenize::Tokenizer;
 
 /// The opened files.
 pub struct Files {
     /// Of the training cells.
-    pub train: Vec<Arc<H5adSource>>,
+    pub train: Vec<Arc<CellFile>>,
     /// Of the evaluation cells; none where a share is held out.
-    pub eval: Vec<Arc<H5adSource>>,
+    pub eval: Vec<Arc<CellFile>>,
     /// Pre-masked sets to evaluate on instead.
     pub eval_sets: Vec<PathBuf>,
 }
@@ -46,15 +45,11 @@ impl Files {
     /// # Errors
     /// A pattern without a file, a file that cannot be read.
     pub fn open(config: &RunConfig) -> Result<Self> {
-        let (options, pool) = (config.open_options(), OpenFiles::new());
-        let open = |paths: Vec<PathBuf>| -> Result<Vec<Arc<H5adSource>>> {
-            let opened = paths.iter().map(|path| Ok(pool.file(path, &options)?));
-            opened.collect()
-        };
+        let options = config.open_options();
         let (eval_sets, eval) = sets_or_files(expand_paths(&config.eval_data_paths)?)?;
         let files = Self {
-            train: open(expand_paths(&config.train_data_paths)?)?,
-            eval: open(eval)?,
+            train: CellFile::all(&expand_paths(&config.train_data_paths)?, &options)?,
+            eval: CellFile::all(&eval, &options)?,
             eval_sets,
         };
         if let Some(note) = config.shard_size.and_then(|size| files.other_lengths(size)) {
@@ -67,11 +62,11 @@ impl Files {
     fn other_lengths(&self, expected: u64) -> Option<String> {
         const SHOWN: usize = 10;
         let all = || self.train.iter().chain(&self.eval);
-        let others: Vec<&Arc<H5adSource>> = all().filter(|f| f.num_cells() != expected).collect();
+        let others: Vec<&Arc<CellFile>> = all().filter(|f| f.num_cells() != expected).collect();
         if others.is_empty() {
             return None;
         }
-        let name = |f: &&Arc<H5adSource>| format!("{} has {}", f.path().display(), f.num_cells());
+        let name = |f: &&Arc<CellFile>| format!("{} has {}", f.path().display(), f.num_cells());
         let names: Vec<String> = others.iter().take(SHOWN).map(name).collect();
         let more = if others.len() > SHOWN { ", …" } else { "" };
         Some(format!(
@@ -93,7 +88,7 @@ impl Data {
     pub fn bind(config: &RunConfig, files: &Files, start: &Start) -> Result<Self> {
         let tokenizer = Tokenizer::new(Arc::clone(&start.vocabulary), start.tokenize.clone())?;
         let (mut report, mut kinds) = (Vec::new(), Kinds::new(config));
-        let mut bind = |files: &[Arc<H5adSource>]| -> Result<Arc<DataSet>> {
+        let mut bind = |files: &[Arc<CellFile>]| -> Result<Arc<DataSet>> {
             let mut members = Vec::new();
             for file in files {
                 let bound = tokenizer.bind(file.as_ref())?;
@@ -101,7 +96,7 @@ impl Data {
                     "{}: {} cells; {}; {}",
                     file.path().display(),
                     file.num_cells(),
-                    kinds.look_at(file.open()?.as_ref())?,
+                    kinds.look_at(file)?,
                     bound.gene_match()
                 ));
                 members.push((Arc::clone(file) as Arc<dyn CellSource>, Arc::new(bound)));

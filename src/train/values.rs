@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use crate::cell::CellSource;
 use crate::config::RunConfig;
 use crate::h5ad::{H5ad, ValueKind, ValueSample};
+use crate::loader::CellFile;
 use crate::tokenize::Transform;
 
 /// The kinds of values seen so far.
@@ -29,13 +30,22 @@ impl<'a> Kinds<'a> {
     ///
     /// # Errors
     /// Rows that cannot be read; values that look scaled, unless `allow_scaled` is set.
-    pub(super) fn look_at(&mut self, file: &H5ad) -> Result<String> {
-        let sample = file.sample_values()?;
-        if sample.kind == ValueKind::Negative && !self.config.allow_scaled {
-            refuse(file, &sample)?;
-        }
-        self.seen.push((file.path().to_owned(), sample.kind));
-        let (kind, matrix) = (sample.kind, file.matrix());
+    pub(super) fn look_at(&mut self, file: &CellFile) -> Result<String> {
+        let (kind, matrix) = match file.h5ad()? {
+            Some(file) => {
+                let sample = file.sample_values()?;
+                if sample.kind == ValueKind::Negative && !self.config.allow_scaled {
+                    refuse(&file, &sample)?;
+                }
+                (sample.kind, file.matrix().to_string())
+            }
+            // An archive refuses negative values itself.
+            None => {
+                let sample = ValueSample::of(file).map_err(anyhow::Error::from_boxed)?;
+                (sample.kind, "archive".to_owned())
+            }
+        };
+        self.seen.push((file.path().to_owned(), kind));
         Ok(format!("{matrix}: {kind}"))
     }
 

@@ -10,6 +10,7 @@ use gene_bert::prepare::simulate::simulate;
 use gene_bert::store::{ScalarType, ScdlArchive, ScdlOptions};
 
 use crate::command::{done, gene_bert};
+use crate::shared::shared_dir;
 
 fn convert(folder: &Path, line: &str) -> String {
     done(folder, &format!("convert {line}"))
@@ -179,7 +180,7 @@ fn damaged_files_are_named() {
     );
     // What cannot be is said, and an archive is replaced as a whole.
     for (flags, part) in [
-        ("--shuffle", "--shuffle"),
+        ("--contiguous", "--contiguous"),
         ("--cells-per-file 5", "--cells-per-file"),
         ("--dtype int8", "--dtype narrowest"),
     ] {
@@ -195,4 +196,291 @@ fn damaged_files_are_named() {
     let output = gene_bert(dir.path(), &format!("convert {ragged}"));
     let said = String::from_utf8(output.stderr).unwrap();
     assert!(said.contains("--format scdl"), "{said}");
+}
+
+/// The rows of an archive as (name, columns, values), and its obs column `sex`.
+fn rows(parts: &[ScdlArchive]) -> Vec<(String, Vec<u32>, Vec<f32>, Option<String>)> {
+    let mut rows = Vec::new();
+    for part in parts {
+        let (names, labels) = (part.cell_names().unwrap(), part.labels("sex").unwrap());
+        for (row, (values, name)) in all(part).outer_iterator().zip(names).enumerate() {
+            let sex = labels.value(row).map(str::to_owned);
+            rows.push((name, values.indices().to_vec(), values.data().to_vec(), sex));
+        }
+    }
+    rows
+}
+
+#[test]
+fn a_shuffled_archive_has_the_same_cells_in_another_order() {
+    let dir = tempfile::tempdir().unwrap();
+    files(dir.path());
+    let line = "simulated_1.h5ad simulated_2.h5ad --output out.scdl --format scdl --genes union";
+    convert(dir.path(), line);
+    let plain = rows(&open(dir.path()).unwrap());
+    convert(dir.path(), &format!("{line} --shuffle --seed 3"));
+    let shuffled = rows(&open(dir.path()).unwrap());
+    assert_ne!(plain, shuffled);
+    convert(dir.path(), &format!("{line} --shuffle --seed 4"));
+    assert_ne!(shuffled, rows(&open(dir.path()).unwrap()));
+    let sorted = |mut rows: Vec<(String, Vec<u32>, Vec<f32>, Option<String>)>| {
+        rows.sort_by(|a, b| a.0.cmp(&b.0));
+        rows
+    };
+    assert_eq!(sorted(shuffled), sorted(plain));
+    let output = gene_bert(
+        dir.path(),
+        "convert simulated_1.h5ad --output r.scdl --format scdl --genes ragged --shuffle",
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("hint: choose --genes union"), "{said}");
+}
+
+#[test]
+fn a_conversion_that_was_killed_goes_on_after_its_mark() {
+    use gene_bert::h5ad::{ColumnMap, Kind};
+    use gene_bert::store::{ScdlTable, ScdlWriter};
+
+    let dir = tempfile::tempdir().unwrap();
+    let (path, file) = &files(dir.path())[0];
+    let table = |names: Vec<String>| ScdlTable {
+        label: path.display().to_string(),
+        num_rows: file.num_cells(),
+        names,
+        columns: Vec::new(),
+    };
+    let most = file.gene_ids().len();
+    let part = |rows| file.read_bytes(rows, Kind::F32, &ColumnMap::Same).unwrap();
+    let push = |writer: &mut ScdlWriter, rows| {
+        let rows = part(rows);
+        writer
+            .push(&rows.lengths, &rows.columns, &rows.values)
+            .unwrap();
+    };
+    for (marked, lost) in [(0, 5), (4, 4), (4, 9), (file.num_cells(), 0)] {
+        let folder = dir.path().join("out.scdl");
+        let _ = fs::remove_dir_all(&folder);
+        fs::create_dir(&folder).unwrap();
+        let mut writer = ScdlWriter::open(&folder, ScalarType::F32, most).unwrap();
+        push(&mut writer, 0..marked);
+        writer.mark(7).unwrap();
+        push(&mut writer, marked..file.num_cells().min(marked + lost));
+        drop(writer); // As if killed: what came after the mark may be there, or in part.
+        let mut writer = ScdlWriter::open(&folder, ScalarType::F32, most).unwrap();
+        assert_eq!((writer.num_rows(), writer.note()), (marked, 7));
+        push(&mut writer, marked..file.num_cells());
+        let genes = table(file.gene_ids().to_vec());
+        writer
+            .finish(vec![genes], vec![table(file.cell_names().unwrap())])
+            .unwrap();
+        let found = open(dir.path()).unwrap();
+        assert_eq!(all(&found[0]), all(file), "{marked} marked");
+        let left = fs::read_dir(&folder).unwrap().flatten();
+        let left: Vec<_> = left
+            .map(|e| e.file_name().into_string().unwrap())
+            .filter(|name| name.contains("unfinished"))
+            .collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+#[test]
+fn killed_at_any_moment_convert_leaves_the_old_archive_or_the_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    simulate(folder, 3, 3000).unwrap();
+    convert(folder, "simulated_1.h5ad --output out.scdl --format scdl");
+    let names = |parts: &[ScdlArchive]| {
+        let names = parts.iter().flat_map(|part| part.cell_names().unwrap());
+        names.collect::<std::collections::BTreeSet<String>>()
+    };
+    let old = names(&open(folder).unwrap());
+    let file = H5ad::open(&folder.join("simulated_2.h5ad"), &OpenOptions::default()).unwrap();
+    let new: std::collections::BTreeSet<String> = file.cell_names().unwrap().into_iter().collect();
+    assert_ne!(old, new);
+    let line = "convert simulated_2.h5ad --output out.scdl --format scdl --shuffle --resume";
+    for kill in 0..8u64 {
+        let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_gene-bert"))
+            .args(line.split_whitespace())
+            .current_dir(folder)
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(5 + 20 * kill));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Between two renames the old one stands beside its place.
+        if folder.join("out.scdl").exists() {
+            let found = names(&open(folder).unwrap());
+            assert!(found == old || found == new);
+        } else {
+            assert!(folder.join(".out.scdl.replaced").exists());
+        }
+    }
+    assert!(gene_bert(folder, line).status.success());
+    assert_eq!(names(&open(folder).unwrap()), new);
+    let hidden: Vec<String> = fs::read_dir(folder)
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with('.'))
+        .collect();
+    assert!(hidden.is_empty(), "{hidden:?}");
+}
+
+#[test]
+fn graphs_of_cells_become_neighbours() {
+    use gene_bert::store::NeighborChoice;
+
+    let Some(source) = shared_dir("data/torture") else {
+        return;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let source = source.join("scverse+anndataR__example.h5ad");
+    for name in ["a.h5ad", "b.h5ad"] {
+        fs::copy(&source, dir.path().join(name)).unwrap();
+    }
+    let file = H5ad::open(&source, &OpenOptions::default()).unwrap();
+    let (graph, cells) = (file.graph("distances").unwrap(), file.num_cells());
+    let graph = graph.read(0..cells).unwrap();
+    let own = |cell: u64| {
+        let row = cell as usize;
+        let within = graph.starts[row]..graph.starts[row + 1];
+        (
+            graph.cells[within.clone()].to_vec(),
+            graph.weights[within].to_vec(),
+        )
+    };
+    assert!(graph.cells.len() as u64 > cells);
+    let line = "a.h5ad b.h5ad --output out.scdl --format scdl --matrix layers.counts";
+    let line = format!("{line} --neighbors distances");
+    convert(dir.path(), &line);
+    let parts = open(dir.path()).unwrap();
+    let neighbors = parts[0].neighbors().unwrap().unwrap();
+    for cell in 0..2 * cells {
+        let (mut expected, weights) = own(cell % cells);
+        let offset = (cell / cells * cells) as u32;
+        expected.iter_mut().for_each(|other| *other += offset);
+        assert_eq!(
+            neighbors.of(cell).unwrap(),
+            (expected.clone(), weights),
+            "{cell}"
+        );
+        let first = neighbors.sample(cell, NeighborChoice::First).unwrap();
+        assert_eq!(
+            first,
+            expected.first().map_or(cell, |other| u64::from(*other))
+        );
+        let drawn = |epoch| {
+            let choice = NeighborChoice::Random { seed: 1, epoch };
+            neighbors.sample(cell, choice).unwrap() as u32
+        };
+        let drawn: std::collections::BTreeSet<u32> = (0..200).map(drawn).collect();
+        assert!(expected.is_empty() || drawn == expected.iter().copied().collect());
+    }
+    assert!(neighbors.of(2 * cells).is_err());
+    // Shuffled: the same edges between the same cells.
+    let names = parts[0].cell_names().unwrap();
+    let plain = edges(&names, &neighbors);
+    convert(dir.path(), &format!("{line} --shuffle"));
+    let parts = open(dir.path()).unwrap();
+    let shuffled = parts[0].neighbors().unwrap().unwrap();
+    assert_eq!(edges(&parts[0].cell_names().unwrap(), &shuffled), plain);
+    // Damaged files are refused, an absent graph is said.
+    for name in [
+        "neighbor_indptr.npy",
+        "neighbor_indices.npy",
+        "neighbor_values.npy",
+    ] {
+        let path = dir.path().join("out.scdl").join(name);
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let error = parts[0].neighbors().unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+        fs::write(&path, &whole).unwrap();
+    }
+    let output = gene_bert(
+        dir.path(),
+        "convert a.h5ad --output no.scdl --format scdl --neighbors absent",
+    );
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("obsp.distances") && said.contains("hint: "),
+        "{said}"
+    );
+    convert(dir.path(), "a.h5ad --output out.scdl --format scdl");
+    assert!(open(dir.path()).unwrap()[0].neighbors().unwrap().is_none());
+}
+
+/// Edges by the names of their cells; a name may stand for several cells.
+fn edges(
+    names: &[String],
+    neighbors: &gene_bert::store::ScdlNeighbors,
+) -> std::collections::BTreeMap<(String, String, u32), usize> {
+    let mut edges = std::collections::BTreeMap::new();
+    for (cell, name) in (0..).zip(names) {
+        let (others, weights) = neighbors.of(cell).unwrap();
+        for (other, weight) in others.iter().zip(weights) {
+            let edge = (
+                name.clone(),
+                names[*other as usize].clone(),
+                weight.to_bits(),
+            );
+            *edges.entry(edge).or_default() += 1;
+        }
+    }
+    edges
+}
+
+#[test]
+fn a_run_on_an_archive_is_that_on_the_files_it_was_made_of() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path();
+    simulate(folder, 5, 60).unwrap();
+    let tiny = r#"{"dim": 16, "n_heads": 2, "hidden_dim": 32, "n_layers": 1}"#;
+    fs::write(folder.join("tiny.json"), tiny).unwrap();
+    for (genes, inputs) in [
+        ("ragged", "simulated_1.h5ad simulated_2.h5ad"),
+        ("same", "simulated_1.h5ad"),
+    ] {
+        let line = format!("{inputs} --output out.scdl --format scdl --genes {genes}");
+        convert(folder, &line);
+        let common = "--bin_edges 0.5 2 --max_length 32 --max_steps 3 --threads 1 --seed 4 \
+                      --pretrained_model_path tiny.json --per_device_train_batch_size 4";
+        let weights = |data: &str, kind: &str, flags: &str, output: &str| {
+            let paths = format!("--train_data_paths {data} --output_dir {output}");
+            done(folder, &format!("{kind} {flags} {common} {paths}"));
+            fs::read(folder.join(output).join("model.safetensors")).unwrap()
+        };
+        let mlm = "--included_phenotypes cell_type sex";
+        let cls = "--phenotype_category cell_type";
+        for (kind, flags) in [("mlm", mlm), ("cls", cls)] {
+            let files = weights(inputs, kind, flags, &format!("{kind}_{genes}_files"));
+            let archive = weights("out.scdl", kind, flags, &format!("{kind}_{genes}_archive"));
+            assert!(files == archive, "{kind}, {genes}");
+        }
+        let told = |input: &str, output: &str| {
+            let line = "predict --checkpoint cls_same_files --threads 1 --overwrite";
+            done(folder, &format!("{line} --output {output} {input}"));
+            fs::read_to_string(folder.join(output)).unwrap()
+        };
+        if genes == "same" {
+            assert_eq!(told(inputs, "a.csv"), told("out.scdl", "b.csv"));
+            done(
+                folder,
+                "embed --checkpoint mlm_same_files --output e.npy out.scdl",
+            );
+            let output = gene_bert(
+                folder,
+                "predict --checkpoint cls_same_files --output c.h5ad out.scdl",
+            );
+            let said = String::from_utf8(output.stderr).unwrap();
+            assert_eq!(output.status.code(), Some(1), "{said}");
+            assert!(
+                said.contains("out.scdl: an archive") && said.contains("hint: "),
+                "{said}"
+            );
+        }
+    }
 }

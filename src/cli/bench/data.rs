@@ -10,12 +10,12 @@ use super::mebibytes;
 use crate::cell::CellSource;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{expand_paths, read_string};
-use crate::h5ad::H5ad;
 use crate::kernels::memory::keep_freed_memory;
 use crate::loader::throughput::{Measured, Measurement, Sums, Throughput};
-use crate::loader::{CellColumn, Collator, DataSet, MlmCollator, PlainCollator, Selection};
+use crate::loader::{
+    CellColumn, CellFile, Collator, DataSet, MlmCollator, PlainCollator, Selection,
+};
 use crate::prepare::convert::MemorySize;
-use crate::store::{ScdlArchive, ScdlOptions};
 use crate::tokenize::{Bins, BoundSource, Tokenizer};
 use crate::vocab::{GeneVocab, PhenotypeVocab, Repeats, Vocabulary, canonical_gene_id};
 
@@ -245,35 +245,21 @@ pub(super) fn open(
     bins: Bins,
 ) -> anyhow::Result<(Sources, Arc<Vocabulary>)> {
     let paths = expand_paths(files)?;
-    let options = config.open_options();
-    let mut files: Vec<Arc<dyn CellSource>> = Vec::new();
-    for path in paths {
-        if path.is_dir() {
-            let column = options.gene_id_column.clone();
-            let parts = ScdlArchive::open(
-                &path,
-                &ScdlOptions {
-                    gene_id_column: column,
-                },
-            )?;
-            files.extend(parts.into_iter().map(|part| Arc::new(part) as _));
-        } else {
-            files.push(Arc::new(H5ad::open(&path, &options)?));
-        }
-    }
+    let files = CellFile::all(&paths, &config.open_options())?;
     let vocabulary = Arc::new(vocabulary(&files, config, &bins)?);
     let tokenizer = Tokenizer::new(Arc::clone(&vocabulary), config.tokenize_with(bins))?;
     let mut sources: Sources = Vec::new();
     for file in files {
         let bound = Arc::new(tokenizer.bind(file.as_ref())?);
-        sources.extend((0..copies).map(|_| (Arc::clone(&file), Arc::clone(&bound))));
+        let source = || Arc::clone(&file) as Arc<dyn CellSource>;
+        sources.extend((0..copies).map(|_| (source(), Arc::clone(&bound))));
     }
     Ok((sources, vocabulary))
 }
 
 /// Every gene and every value of the files.
 fn vocabulary(
-    files: &[Arc<dyn CellSource>],
+    files: &[Arc<CellFile>],
     config: &RunConfig,
     bins: &Bins,
 ) -> anyhow::Result<Vocabulary> {

@@ -144,6 +144,31 @@ impl ArrayWriter {
         Ok(())
     }
 
+    /// As if so many zeros had come, in whole chunks: a hole in the file, or the same chunk again and
+    /// again.
+    #[cfg(test)]
+    pub(super) fn skip(&mut self, output: &mut Output, elements: u64) -> Result<(), H5adError> {
+        self.num_elements += elements;
+        let size = self.element.size() as u64;
+        self.flush(output)?;
+        match &mut self.place {
+            Room::Contiguous { written, .. } => *written += elements * size,
+            Room::Chunked { len, gzip, places } => {
+                let zeros = vec![0; *len as usize * size as usize];
+                let chunk = match gzip {
+                    Some(level) => {
+                        deflate(&zeros, *level).map_err(|e| output.refuse(&e.to_string()))?
+                    }
+                    None => zeros,
+                };
+                let (address, bytes) = (output.append(&chunk)?, chunk.len() as u32);
+                let chunks = elements / u64::from(*len);
+                places.extend((0..chunks).map(|_| Place { address, bytes }));
+            }
+        }
+        Ok(())
+    }
+
     /// Number of elements so far.
     pub fn num_elements(&self) -> u64 {
         self.num_elements

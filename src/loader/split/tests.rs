@@ -150,7 +150,10 @@ fn groups_never_straddle_and_parts_have_their_shares() {
             let found = num_in(&parts, part) as f64 / (1201.0 - 69.0);
             assert!((found - share).abs() < 0.05, "seed {seed}, {part}: {found}");
         }
-        assert_eq!(shared_donors(&sources, &parts).unwrap().unwrap().num_shared, 0);
+        assert_eq!(
+            shared_donors(&sources, &parts).unwrap().unwrap().num_shared,
+            0
+        );
     }
 }
 

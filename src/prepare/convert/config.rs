@@ -26,6 +26,8 @@ pub struct ConvertConfig {
     pub dtype: Dtype,
     /// Which genes, where the files differ.
     pub genes: GeneChoice,
+    /// The graph of cells (`obsp.<name>`) whose edges become neighbours: archives only.
+    pub neighbors: Option<String>,
     /// Memory for cells under way, in bytes.
     pub memory_bytes: u64,
     /// Whether finished files of a conversion that was killed are taken as they are.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use super::config::GeneChoice;
 use crate::cell::CellSource;
-use crate::h5ad::{ColumnMap, H5ad};
+use crate::h5ad::{ColumnMap, H5ad, H5adError, JoinedTable, TableColumn};
 use crate::prepare::PrepareError;
 use crate::vocab::canonical_gene_id;
 
@@ -68,6 +68,20 @@ impl GenePlan {
         let to = |file: &H5ad| ColumnMap::To(file.gene_ids().iter().map(place).collect());
         let maps = files.iter().map(to).collect();
         Ok(Self { ids, rows, maps })
+    }
+}
+
+impl GenePlan {
+    /// The columns of `var` (of all files) for the genes of the output.
+    pub(super) fn table(
+        &self,
+        var: &JoinedTable<'_>,
+    ) -> Result<Vec<(String, TableColumn)>, H5adError> {
+        let column = |name: String| {
+            let column = var.column(&name)?.take(self.rows.iter().copied());
+            Ok((name, column))
+        };
+        var.column_names().into_iter().map(column).collect()
     }
 }
 

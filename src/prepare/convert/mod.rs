@@ -14,7 +14,9 @@ mod archive;
 mod config;
 mod genes;
 mod job;
+mod neighbors;
 mod places;
+mod reading;
 mod spill;
 mod stage;
 

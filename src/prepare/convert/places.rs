@@ -154,3 +154,23 @@ fn entries_of(file: &H5ad, exact: bool) -> Result<Vec<u32>, H5adError> {
         .map(|start| file.count_entries(start..num_cells.min(start + rows)));
     Ok(counted.collect::<Result<Vec<_>, _>>()?.concat())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_of_many_cells_are_counted_in_64_bits() {
+        let places = Places {
+            offsets: vec![0, 2, 4],
+            entries: vec![1_500_000_000; 4],
+            order: Some(vec![3, 1, 0, 2]),
+            shards: vec![0..3, 3..4],
+        };
+        assert_eq!(places.entries_at(0..4), 6_000_000_000);
+        let tasks = places.tasks(&[], 0..4, 2_000_000_000);
+        let rows: Vec<_> = tasks.iter().map(|t| (t.file, t.rows.clone())).collect();
+        assert_eq!(rows, [(0, 0..2), (1, 0..2)]);
+        assert!(tasks.iter().all(|task| task.entries == 3_000_000_002));
+    }
+}

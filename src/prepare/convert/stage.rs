@@ -5,6 +5,7 @@
 //! | `.NAME.partial` | being written: never looked at again |
 //! | `.NAME.KEY.done` | whole; KEY stands for the inputs and settings that made it |
 //! | `NAME` | in place, once every file of the conversion is whole |
+//! | `.NAME.KEY.partial` | an archive (a folder) that is being written; gone on with by a resumed one |
 //! | `.NAME.lock` | held while a conversion to `NAME` runs |
 
 use std::fs::{self, File, TryLockError};
@@ -109,6 +110,11 @@ impl Stage {
         self.outputs.get(n).map_or(Path::new(""), PathBuf::as_path)
     }
 
+    /// Stands for the inputs and the settings.
+    pub(super) fn key(&self) -> &str {
+        &self.key
+    }
+
     fn done(&self, n: usize) -> Result<PathBuf, PrepareError> {
         hidden(self.output(n), &format!("{}.done", self.key))
     }
@@ -177,11 +183,12 @@ fn key_of(config: &ConvertConfig) -> String {
         storage,
         dtype,
         genes,
+        neighbors,
         memory_bytes: _,
         resume: _,
     } = config;
     hash.update(format!(
-        "{open:?} {cells_per_file:?} {shuffle:?} {storage:?} {dtype:?} {genes:?}"
+        "{open:?} {cells_per_file:?} {shuffle:?} {storage:?} {dtype:?} {genes:?} {neighbors:?}"
     ));
     for input in inputs {
         let path = input.canonicalize().unwrap_or_else(|_| input.clone());

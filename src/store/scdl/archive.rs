@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::error::ScdlError;
-use super::features::{Block, Feature, file_names, read_blocks};
+use super::features::{Block, Columns, Feature, file_names, read_blocks};
 use super::header::{Header, ScalarType};
+use super::neighbors::ScdlNeighbors;
 use super::rows::{Refused, push_row};
 use super::{ARRAYS, CELL_NAMES, GENE_IDS, HEADER, OBS, VAR};
 use crate::cell::{CellSource, CsrBlock, Labels, SourceError};
@@ -28,6 +29,8 @@ pub struct ScdlArchive {
     files: Arc<Files>,
     rows: Range<u64>,
     gene_ids: Vec<String>,
+    /// What is told of the genes, the ids among it.
+    var: Columns,
 }
 
 /// What all parts of an archive share.
@@ -73,13 +76,14 @@ impl ScdlArchive {
             obs,
         });
         let (mut archives, mut start) = (Vec::new(), 0);
-        for block in &var {
+        for block in var {
             let rows = start..start + block.num_rows;
             start = rows.end;
             archives.push(ScdlArchive {
                 files: Arc::clone(&files),
                 rows,
-                gene_ids: gene_ids(folder, block, options)?,
+                gene_ids: gene_ids(folder, &block, options)?,
+                var: block.columns,
             });
         }
         Ok(archives)
@@ -88,6 +92,33 @@ impl ScdlArchive {
     /// The type of its values.
     pub fn scalar(&self) -> ScalarType {
         self.files.values.1
+    }
+
+    /// Its rows among those of the whole archive.
+    pub fn rows(&self) -> Range<u64> {
+        self.rows.clone()
+    }
+
+    /// What its genes have in the column `name` of var_features; `None` where there are no numbers
+    /// of this name. NaN where one is missing.
+    pub fn gene_numbers(&self, name: &str) -> Option<Vec<f64>> {
+        match &self.var.iter().find(|(column, _)| column == name)?.1 {
+            Feature::Integers(values) => {
+                let number = |value: &Option<i64>| value.map_or(f64::NAN, |value| value as f64);
+                Some(values.iter().map(number).collect())
+            }
+            Feature::Floats(values) => Some(values.clone()),
+            Feature::Texts(_) | Feature::Booleans(_) => None,
+        }
+    }
+
+    /// The neighbours of all cells of the whole archive; `None` where it tells of none.
+    ///
+    /// # Errors
+    /// Files that cannot be read or contradict one another.
+    pub fn neighbors(&self) -> Result<Option<ScdlNeighbors>, ScdlError> {
+        let num_cells = self.files.starts.len() as u64 - 1;
+        ScdlNeighbors::open(&self.files.folder, num_cells)
     }
 
     fn error(&self, what: String) -> SourceError {
@@ -307,7 +338,9 @@ fn read_starts(
     if !scalar.kind().is_float() {
         scalar.number().extend_i64(&raw, &mut signed);
     }
-    let starts = signed.into_iter().map(|start| u64::try_from(start).unwrap_or(u64::MAX));
+    let starts = signed
+        .into_iter()
+        .map(|start| u64::try_from(start).unwrap_or(u64::MAX));
     let starts: Vec<u64> = starts.collect();
     let ends = (starts.first(), starts.last());
     if ends != (Some(&0), Some(&num_values)) || !starts.is_sorted() {

@@ -9,6 +9,7 @@
 //!     dataframe_N.parquet        columns of block N
 //!     cumulative_sum_index.npy   -1, then the last row of each block + 1
 //!     labels.npy, version.npy
+//! neighbor_indptr.npy, neighbor_indices.npy, neighbor_values.npy   where there is a graph
 //! ```
 //!
 //! A block of `var_features` is a run of rows that share their genes. What the header declares is
@@ -19,6 +20,7 @@ mod archive;
 mod error;
 mod features;
 mod header;
+mod neighbors;
 mod npy;
 mod rows;
 mod writer;
@@ -27,7 +29,8 @@ pub use archive::{ScdlArchive, ScdlOptions};
 pub use error::ScdlError;
 pub use features::Feature;
 pub use header::ScalarType;
-pub use writer::ScdlWriter;
+pub use neighbors::{NeighborChoice, NeighborWriter, ScdlNeighbors};
+pub use writer::{ScdlTable, ScdlWriter};
 
 /// The arrays: their names in the header, and their files.
 const ARRAYS: [(&str, &str); 3] = [
