@@ -82,7 +82,7 @@ impl Reading {
                 absent.join(", ")
             );
         }
-        there
+        Ok(there)
     }
 
     /// Whether a file has any cell that is to be read.
