@@ -36,8 +36,10 @@ pub enum Stream {
     Layout = 12,
     /// What is done to the values of a cell at random; id = index of the cell.
     Transform = 13,
+    /// The matrix that sends genes' loadings to the model's width.
+    GeneStart = 14,
     /// Which neighbour of a cell is taken; id = index of the cell.
-    Neighbors = 14,
+    Neighbors = 15,
 }
 
 /// The generator of one stream.

@@ -63,9 +63,13 @@ TASKS = {
     "kang": (["kang_ifnb_pbmc_2000x9015_counts.h5ad"], "condition", True),
 }
 
+# Where settings for two platforms are tried.
+TUNING = [f"scmixology_sc_celseq2_5cl_p{number}.h5ad" for number in (1, 2, 3)]
+
 # Settings that the model keeps from pretraining.
 TOKENS = (
-    "transform", "bin_edges", "quantile_bins", "max_length", "num_top_genes", "gene_order", "model"
+    "transform", "bin_edges", "quantile_bins", "max_length", "num_top_genes", "gene_order", "model",
+    "init_gene_embeddings",
 )
 
 
@@ -153,8 +157,11 @@ def figures(truth, predicted):
     return accuracy_score(truth, predicted), f1_score(truth, predicted, average="macro")
 
 
-def read(file, column):
+def read(file, column, values=None):
+    """The cells of a file, all of them or those with one of `values` in the column."""
     cells = anndata.read_h5ad(DATA / file)
+    if values is not None:
+        cells = cells[cells.obs[column].astype(str).isin(values)]
     obs = cells.obs[[column]].copy()
     obs[column] = obs[column].astype(str).astype("category")
     x = sp.csr_matrix(cells.X, dtype=np.float32)
@@ -162,10 +169,17 @@ def read(file, column):
 
 
 def folds_of(task, folder, rank_by="variance", seed=0):
-    """The folds of a task: five stratified ones, or one file for training, the other for test."""
+    """The folds of a task: five stratified ones, or one file for training, the other for test.
+
+    Settings for two platforms are tried on cells of the first in other files (TUNING): from the
+    file of the task to each of them and back."""
     files, column, is_counts = TASKS[task]
     cells = [read(file, column) for file in files]
-    if len(cells) == 2:
+    if len(cells) == 2 and seed:
+        values = cells[0].obs[column].cat.categories
+        others = [read(file, column, values) for file in TUNING]
+        pairs = [pair for other in others for pair in ((cells[0], other), (other, cells[0]))]
+    elif len(cells) == 2:
         pairs = [(cells[0], cells[1]), (cells[1], cells[0])]
     else:
         split = StratifiedKFold(5, shuffle=True, random_state=seed)
@@ -259,6 +273,7 @@ def run_task(options, task, folder):
     settings = settings_of(task, options.set)
     rank_by = settings.pop("rank_by", "label")
     folds = list(folds_of(task, folder, rank_by, options.fold_seed))
+    folds = [fold for number, fold in enumerate(folds) if not options.folds or number in options.folds]
     if options.only != "ours":
         for by in ("variance", "seurat_v3") if TASKS[task][2] else ("variance",):
             each = [fold.baseline(by) for fold in folds]
@@ -270,7 +285,7 @@ def run_task(options, task, folder):
     of_seed = np.mean(each, 0)  # [seeds + 1, 2], the mean over folds
     spread = of_seed[:-1].std(0, ddof=1) if len(options.seeds) > 1 else np.zeros(2)
     show(task, f"gene-bert, mean of {len(options.seeds)} seeds", of_seed[:-1].mean(0), spread)
-    if task == "mixology":
+    if task == "mixology" and len(each) == 2:
         for files, of_fold in zip(("there", "back"), each):
             show(task, f"{files}: mean of seeds", np.mean(of_fold[:-1], 0), np.std(of_fold[:-1], 0))
     show(task, "gene-bert, seeds together", of_seed[-1])
@@ -281,6 +296,7 @@ def main():
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--fold-seed", type=int, default=0, help="1: the folds for tuning")
+    parser.add_argument("--folds", nargs="+", type=int, help="only these, from 0")
     parser.add_argument("--only", choices=("ours", "baseline"))
     parser.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="TOML, each one")
     parser.add_argument("--threads", type=int, default=1, help="of each run")

@@ -101,6 +101,13 @@ impl Components {
         self.variances.is_empty()
     }
 
+    /// The entry of each axis in `column`, times the deviation along the axis.
+    pub fn loadings(&self, column: usize) -> impl Iterator<Item = f64> {
+        let axes = self.axes.chunks_exact(self.width.max(1));
+        let both = axes.zip(&self.variances);
+        both.map(move |(axis, variance)| axis[column] * variance.max(0.0).sqrt())
+    }
+
     /// The place of a row along each component.
     pub fn project(&self, row: &[f32]) -> Vec<f32> {
         let centred: Vec<f64> = row
@@ -155,5 +162,15 @@ mod tests {
             "{place:?}"
         );
         assert_eq!(components.project_sparse(&[0, 1], &[4.0, 4.0]), place);
+        // Column 1 varies along the first axis only, by 4/5 of its deviation √62.5.
+        let loadings: Vec<f64> = components.loadings(1).collect();
+        assert!(
+            (loadings[0] - 0.8 * 62.5f64.sqrt()).abs() < 1e-9,
+            "{loadings:?}"
+        );
+        assert!(
+            loadings[1].abs() < 1e-9 && loadings[2].abs() < 1e-4,
+            "{loadings:?}"
+        );
     }
 }

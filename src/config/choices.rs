@@ -25,6 +25,17 @@ pub enum ClassWeights {
     None,
 }
 
+/// Where the vectors of genes of a new model start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GeneStart {
+    /// At random.
+    #[default]
+    Random,
+    /// At the genes' loadings on the principal components of the training cells.
+    Components,
+}
+
 /// Which part of the encoder stays as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -19,7 +19,7 @@ mod spelling;
 mod validate;
 mod validate_data;
 
-pub use choices::{ClassWeights, Device, Dtype, FreezeEncoder, named};
+pub use choices::{ClassWeights, Device, Dtype, FreezeEncoder, GeneStart, named};
 pub use jobs::Job;
 pub use resolve::{ConfigError, Resume, RunFlags};
 pub use settings::{RunConfig, Settings};

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
-use super::choices::{ClassWeights, Device, Dtype, FreezeEncoder, named};
+use super::choices::{ClassWeights, Device, Dtype, FreezeEncoder, GeneStart, named};
 use crate::h5ad::MatrixKey;
 use crate::loader::{AbsentGeneSampling, Remainder, Shuffle};
 use crate::optim::Schedule;
@@ -262,6 +262,11 @@ settings! {
     /// Dropout of attention weights [default: from the model config]
     #[arg(long, help_heading = MODEL, value_name = "P")]
     attention_probs_dropout_prob (f64): Option<f64> = None;
+    /// Where the vectors of genes of a new model start: random, or components (genes that vary
+    /// together over the training cells start near one another; no label is looked at)
+    /// [default: random]
+    #[arg(long, help_heading = MODEL, value_name = "START", value_parser = named::<GeneStart>)]
+    init_gene_embeddings (GeneStart): GeneStart = GeneStart::Random;
     /// Fused attention over packed cells; on the CPU it is always used, with or without this flag
     #[arg(
         long, help_heading = MODEL, value_name = "BOOL", num_args = 0..=1, require_equals = true,

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use super::choices::GeneStart;
 use super::jobs::Job;
 use super::settings::RunConfig;
 use super::spelling::nearest;
@@ -273,6 +274,17 @@ impl RunConfig {
             }
             (Some(_), None) => {}
         }
+        let from_checkpoint = || {
+            self.pretrained_model_path
+                .as_ref()
+                .is_some_and(|p| p.is_dir())
+        };
+        checks.unless(
+            self.init_gene_embeddings == GeneStart::Random || !from_checkpoint(),
+            "init_gene_embeddings",
+            "is for new models, and the model's weights come from a checkpoint",
+            "leave it out, or start from a model config",
+        );
         checks.at_least_one(
             "num_hidden_layers",
             self.num_hidden_layers.map(|n| n as u64),

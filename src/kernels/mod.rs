@@ -3,8 +3,8 @@
 //! An operation takes candle tensors and gives candle tensors; its backward pass is a second
 //! function that takes what the forward pass kept and leaves parameters' gradients in
 //! [`crate::buffers::Target`]s, so that nothing is zeroed, added or copied in between. The tensors
-//! are flat `[T, …]` arrays of the tokens of all cells, without padding; only [`attention`] looks
-//! at where cells begin. Results are bit for bit the same for any number of threads: work is split
+//! are flat `[T, …]` arrays of the tokens of all cells, without padding; only [`attention`] and
+//! [`first_attention`] look at where cells begin. Results are bit for bit the same for any number of threads: work is split
 //! by shape alone, and partial sums are added in order.
 //!
 //! Each file ends with the slow, readable reference that it is checked against. `unsafe` is
@@ -19,6 +19,7 @@ pub mod cross_entropy;
 pub mod device;
 pub mod dropout;
 pub mod embedding;
+pub mod first_attention;
 pub mod grad_norm;
 pub mod layer_norm;
 pub mod linear;

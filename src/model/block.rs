@@ -9,7 +9,7 @@ use crate::kernels::activation::Activation;
 use crate::kernels::dropout::{Dropout, DropoutKey};
 use crate::kernels::linear::InputGradient;
 use crate::kernels::products::Precision;
-use crate::kernels::{attention, layer_norm};
+use crate::kernels::{attention, first_attention, layer_norm, rows};
 use crate::parameters::{Gradients, ParameterSpec, Parameters};
 
 #[derive(Debug, Clone)]
@@ -51,12 +51,28 @@ pub(super) struct Saved {
     q: Tensor,          // [T, D]
     k: Tensor,          // [T, D]
     v: Tensor,          // [T, D]
-    context: Tensor,    // [T, D]
     log_sums: Vec<f32>, // [H · T]
+    rest: SavedRest,
+}
+
+/// The same of a block that was computed for the first token of each cell only.
+pub(super) struct SavedFirst {
+    x: Tensor,               // [T, D]
+    first: Tensor,           // [B, D], the first tokens of x
+    q: Tensor,               // [B, D]
+    k: Tensor,               // [T, D]
+    v: Tensor,               // [T, D]
+    probabilities: Vec<f32>, // [T · H]
+    rest: SavedRest,
+}
+
+/// What the part after attention needs, N tokens (T or B).
+struct SavedRest {
+    context: Tensor, // [N, D]
     attention_norm: layer_norm::Saved,
-    h: Tensor,         // [T, D]
-    inner: Tensor,     // [T, F], before the activation
-    activated: Tensor, // [T, F]
+    h: Tensor,         // [N, D]
+    inner: Tensor,     // [N, F], before the activation
+    activated: Tensor, // [N, F]
     output_norm: layer_norm::Saved,
 }
 
@@ -123,19 +139,59 @@ impl Block {
         let [q, k, v] = Linear::forward_all([&self.query, &self.key, &self.value], &x)?;
         let settings = self.attention(cu_seqlens, dropout);
         let (context, log_sums) = attention::forward(settings, &q, &k, &v)?;
-        let out = self.out.forward(&context)?;
-        let (h, attention_norm) = self.attention_norm.forward(out, Some(&x), None)?;
-        let (inner, activated) = self.lin1.forward_activated(&h, self.activation)?; // [T, F]
-        let out = self.lin2.forward(&activated)?;
-        let hidden = dropout.hidden.as_ref();
-        let (y, output_norm) = self.output_norm.forward(out, Some(&h), hidden)?;
+        let (y, rest) = self.after_attention(context, &x, dropout)?;
         let saved = Saved {
             x,
             q,
             k,
             v,
-            context,
             log_sums,
+            rest,
+        };
+        Ok((y, saved))
+    }
+
+    /// [T, D] → [B, D], the rows of [`Self::forward`] of the first token of each cell; none may be
+    /// empty. Dropout of hidden states counts these rows alone.
+    pub(super) fn forward_first(
+        &self,
+        x: Tensor,
+        cu_seqlens: &[u32],
+        dropout: &BlockDropout,
+    ) -> Result<(Tensor, SavedFirst)> {
+        let first = rows::gather(&x, firsts(cu_seqlens))?;
+        let q = self.query.forward(&first)?;
+        let [k, v] = Linear::forward_all([&self.key, &self.value], &x)?;
+        let settings = self.attention(cu_seqlens, dropout);
+        let (context, probabilities) = first_attention::forward(settings, &q, &k, &v)?;
+        let (y, rest) = self.after_attention(context, &first, dropout)?;
+        let saved = SavedFirst {
+            x,
+            first,
+            q,
+            k,
+            v,
+            probabilities,
+            rest,
+        };
+        Ok((y, saved))
+    }
+
+    /// Context and input of N tokens → the block's output for them [N, D].
+    fn after_attention(
+        &self,
+        context: Tensor,
+        x: &Tensor,
+        dropout: &BlockDropout,
+    ) -> Result<(Tensor, SavedRest)> {
+        let out = self.out.forward(&context)?;
+        let (h, attention_norm) = self.attention_norm.forward(out, Some(x), None)?;
+        let (inner, activated) = self.lin1.forward_activated(&h, self.activation)?; // [N, F]
+        let out = self.lin2.forward(&activated)?;
+        let hidden = dropout.hidden.as_ref();
+        let (y, output_norm) = self.output_norm.forward(out, Some(&h), hidden)?;
+        let saved = SavedRest {
+            context,
             attention_norm,
             h,
             inner,
@@ -155,6 +211,57 @@ impl Block {
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let s = saved;
+        let context = s.rest.context.clone();
+        let [dcontext, dx] = self.after_attention_backward(s.rest, dy, dropout, gradients)?;
+        let settings = self.attention(cu_seqlens, dropout);
+        let kept = attention::Saved {
+            q: &s.q,
+            k: &s.k,
+            v: &s.v,
+            context: &context,
+            log_sums: &s.log_sums,
+        };
+        let [dq, dk, dv] = attention::backward(settings, kept, &dcontext)?;
+        let layers = [&self.query, &self.key, &self.value];
+        let onto = InputGradient::Onto(&dx);
+        Linear::backward_all(layers, &s.x, [&dq, &dk, &dv], onto, gradients)
+    }
+
+    /// As [`Self::backward`], from the gradient of the first tokens' output [B, D].
+    pub(super) fn backward_first(
+        &self,
+        saved: SavedFirst,
+        dy: Tensor,
+        cu_seqlens: &[u32],
+        dropout: &BlockDropout,
+        gradients: &mut Gradients,
+    ) -> Result<Tensor> {
+        let s = saved;
+        let [dcontext, dfirst] = self.after_attention_backward(s.rest, dy, dropout, gradients)?;
+        let settings = self.attention(cu_seqlens, dropout);
+        let kept = first_attention::Saved {
+            q: &s.q,
+            k: &s.k,
+            v: &s.v,
+            probabilities: &s.probabilities,
+        };
+        let [dq, dk, dv] = first_attention::backward(settings, kept, &dcontext)?;
+        let onto = InputGradient::Onto(&dfirst);
+        let dfirst = self.query.backward_to(&s.first, &dq, onto, gradients)?;
+        let dx = rows::scatter(&dfirst, firsts(cu_seqlens), s.x.dims2()?.0)?;
+        let onto = InputGradient::Onto(&dx);
+        Linear::backward_all([&self.key, &self.value], &s.x, [&dk, &dv], onto, gradients)
+    }
+
+    /// The gradients of the context and, as far as it did not go through attention, of the input.
+    fn after_attention_backward(
+        &self,
+        saved: SavedRest,
+        dy: Tensor,
+        dropout: &BlockDropout,
+        gradients: &mut Gradients,
+    ) -> Result<[Tensor; 2]> {
+        let s = saved;
         let hidden = dropout.hidden.as_ref();
         let dout = self
             .output_norm
@@ -162,7 +269,7 @@ impl Block {
         let dh = dout.residual;
         let through = InputGradient::Through(self.activation, &s.inner);
         let lin2 = &self.lin2;
-        let dinner = lin2.backward_to(&s.activated, &dout.x, through, gradients)?; // [T, F]
+        let dinner = lin2.backward_to(&s.activated, &dout.x, through, gradients)?; // [N, F]
         // Without dropout dout.x is dh's memory; it is read before dh is added to.
         let onto = InputGradient::Onto(&dh);
         self.lin1.backward_to(&s.h, &dinner, onto, gradients)?;
@@ -170,23 +277,11 @@ impl Block {
             .attention_norm
             .backward(&s.attention_norm, dh, None, gradients)?;
         let dcontext = self.out.backward(&s.context, &dout.x, gradients)?;
-        let dx = dout.residual;
-        let settings = self.attention(cu_seqlens, dropout);
-        let kept = attention::Saved {
-            q: &s.q,
-            k: &s.k,
-            v: &s.v,
-            context: &s.context,
-            log_sums: &s.log_sums,
-        };
-        let [dq, dk, dv] = attention::backward(settings, kept, &dcontext)?;
-        let layers = [&self.query, &self.key, &self.value];
-        Linear::backward_all(
-            layers,
-            &s.x,
-            [&dq, &dk, &dv],
-            InputGradient::Onto(&dx),
-            gradients,
-        )
+        Ok([dcontext, dout.residual])
     }
+}
+
+/// Where the first token of each cell stands.
+fn firsts(cu_seqlens: &[u32]) -> &[u32] {
+    &cu_seqlens[..cu_seqlens.len().saturating_sub(1)]
 }

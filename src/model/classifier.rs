@@ -1,15 +1,15 @@
 //! GeneBERT with a classifier: the state of `[CLS]`, the first token of each cell, through
 //! Linear, ReLU, dropout, Linear to the classes.
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, Tensor};
 
 use super::encoder::{Encoder, FIRST_HEAD_SITE};
 use super::layers::Linear;
 use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum};
 use crate::cell::PackedBatch;
 use crate::kernels::activation::{self, Activation};
+use crate::kernels::cross_entropy;
 use crate::kernels::dropout::{self, Dropout};
-use crate::kernels::{cross_entropy, rows};
 use crate::parameters::{Gradients, ParameterSpec, Parameters};
 
 /// The model that is fine-tuned to classify cells.
@@ -82,8 +82,8 @@ impl GeneBertForSequenceClassification {
     /// # Errors
     /// The batch does not fit the model, or has an empty cell.
     pub fn forward(&self, batch: &PackedBatch, dropout: Option<DropoutKey>) -> Result<Tensor> {
-        let hidden = self.encoder.infer(batch, dropout)?;
-        Ok(self.head(&first_tokens(batch)?, &hidden, dropout)?.0)
+        let first = self.encoder.infer_first(batch, dropout)?;
+        Ok(self.head(first, dropout)?.0)
     }
 
     /// The last hidden states [T, D], nothing dropped.
@@ -133,32 +133,25 @@ impl GeneBertForSequenceClassification {
         if labels.is_empty() {
             return Ok(LossSum::default());
         }
-        let firsts = first_tokens(batch)?;
         let learns = self.frozen.is_none_or(|n| n < self.encoder.num_blocks());
-        let (hidden, saved) = if learns {
-            let (hidden, saved) = self.encoder.forward(batch, dropout, |_| Ok(()))?;
-            (hidden, Some(saved))
+        let (first, saved) = if learns {
+            let (first, saved) = self.encoder.forward_first(batch, dropout)?;
+            (first, Some(saved))
         } else {
-            (self.encoder.infer(batch, dropout)?, None)
+            (self.encoder.infer_first(batch, dropout)?, None)
         };
-        let (logits, head) = self.head(&firsts, &hidden, dropout)?;
+        let (logits, head) = self.head(first, dropout)?;
         let (loss, dlogits) = cross_entropy::forward_backward(logits, labels, config.settings())?;
         let dfirst = self.head_backward(head, &dlogits, gradients)?;
         if let Some(saved) = saved {
-            let dhidden = rows::scatter(&dfirst, &firsts, batch.num_tokens())?;
             let encoder = &self.encoder;
-            encoder.backward(batch, saved, dhidden, self.frozen, gradients)?;
+            encoder.backward(batch, saved, dfirst, self.frozen, gradients)?;
         }
         Ok(loss_sum(loss, labels))
     }
 
-    fn head(
-        &self,
-        firsts: &[u32],
-        hidden: &Tensor,
-        key: Option<DropoutKey>,
-    ) -> Result<(Tensor, SavedHead)> {
-        let first = rows::gather(hidden, firsts)?; // [B, D]
+    /// The states of `[CLS]` [B, D] → logits.
+    fn head(&self, first: Tensor, key: Option<DropoutKey>) -> Result<(Tensor, SavedHead)> {
         let dropout = Dropout::new(self.dropout, key, FIRST_HEAD_SITE);
         let (inner, activated) = self
             .pre_classifier
@@ -189,13 +182,6 @@ impl GeneBertForSequenceClassification {
         self.pre_classifier
             .backward(&saved.first, &dinner, gradients)
     }
-}
-
-fn first_tokens(batch: &PackedBatch) -> Result<Vec<u32>> {
-    if let Some(cell) = batch.cu_seqlens.windows(2).position(|w| w[0] == w[1]) {
-        bail!("cell {cell} of the batch has no token");
-    }
-    Ok(batch.cu_seqlens[..batch.num_cells()].to_vec())
 }
 
 fn loss_sum(loss: cross_entropy::Loss, labels: &[u32]) -> LossSum {

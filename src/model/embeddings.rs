@@ -10,7 +10,8 @@ use crate::kernels::{embedding, layer_norm};
 use crate::parameters::{Gradients, Init, Parameter, ParameterSpec, Parameters, RowGradient};
 
 const WORD: &str = "distilbert.embeddings.word_embeddings.weight";
-const TYPE: &str = "distilbert.embeddings.token_type_embeddings.weight";
+/// Name of the table of token types [types, D]: row C + 1 + g is gene g's.
+pub const TOKEN_TYPE_TABLE: &str = "distilbert.embeddings.token_type_embeddings.weight";
 const NORM: &str = "distilbert.embeddings.LayerNorm";
 
 /// Name of the word table, which a tied head projects with.
@@ -31,7 +32,7 @@ impl Embeddings {
         let mut specs = vec![
             spec(WORD.into(), &[config.vocab_size, width], word),
             spec(
-                TYPE.into(),
+                TOKEN_TYPE_TABLE.into(),
                 &[config.type_vocab_size, width],
                 Init::Normal(deviation),
             ),
@@ -43,7 +44,7 @@ impl Embeddings {
     pub(super) fn new(config: &GeneBertConfig, parameters: &Parameters) -> Result<Self> {
         Ok(Self {
             word: parameters.parameter(WORD)?,
-            types: parameters.parameter(TYPE)?,
+            types: parameters.parameter(TOKEN_TYPE_TABLE)?,
             norm: LayerNorm::new(parameters, NORM, config.layer_norm_eps)?,
             pad: config.pad_token_id as u32,
         })

@@ -7,8 +7,8 @@ use super::block::{self, Block, BlockDropout};
 use super::embeddings::Embeddings;
 use crate::cell::PackedBatch;
 use crate::kernels::dropout::{Dropout, DropoutKey};
-use crate::kernels::layer_norm;
 use crate::kernels::memory::keep_freed_memory;
+use crate::kernels::{layer_norm, rows};
 use crate::parameters::{Gradients, ParameterSpec, Parameters};
 
 /// Dropout sites from here on belong to heads.
@@ -25,6 +25,8 @@ pub(super) struct Encoder {
 pub(super) struct Saved {
     embeddings: layer_norm::Saved,
     blocks: Vec<Kept>,
+    /// Whether only the embeddings of first tokens were used, there being no block.
+    bare_firsts: bool,
     key: Option<DropoutKey>,
 }
 
@@ -34,6 +36,8 @@ enum Kept {
     /// Its input [T, D], from which the rest is computed once more: the same to the bit, as dropout
     /// is counted, not drawn.
     Input(Tensor),
+    /// All that it takes where only the first tokens' output was computed.
+    First(block::SavedFirst),
 }
 
 impl Encoder {
@@ -62,6 +66,17 @@ impl Encoder {
         &self,
         batch: &PackedBatch,
         key: Option<DropoutKey>,
+        visit: impl FnMut(&Tensor) -> Result<()>,
+    ) -> Result<(Tensor, Saved)> {
+        self.below(self.blocks.len(), batch, key, visit)
+    }
+
+    /// The hidden states [T, D] after the first `num_blocks` blocks.
+    fn below(
+        &self,
+        num_blocks: usize,
+        batch: &PackedBatch,
+        key: Option<DropoutKey>,
         mut visit: impl FnMut(&Tensor) -> Result<()>,
     ) -> Result<(Tensor, Saved)> {
         check(batch)?;
@@ -69,7 +84,7 @@ impl Encoder {
         let (mut x, embeddings) = self.embeddings.forward(batch, dropout.as_ref())?;
         visit(&x)?;
         let mut saved = Vec::with_capacity(self.blocks.len());
-        for (i, block) in self.blocks.iter().enumerate() {
+        for (i, block) in self.blocks.iter().take(num_blocks).enumerate() {
             let dropout = BlockDropout::new(&self.config, key, i);
             let input = self.config.recompute.then(|| x.clone());
             let (y, kept) = block.forward(x, &batch.cu_seqlens, &dropout)?;
@@ -80,6 +95,7 @@ impl Encoder {
         let saved = Saved {
             embeddings,
             blocks: saved,
+            bare_firsts: false,
             key,
         };
         Ok((x, saved))
@@ -87,14 +103,59 @@ impl Encoder {
 
     /// The last hidden states [T, D], nothing kept but what the block at hand needs.
     pub(super) fn infer(&self, batch: &PackedBatch, key: Option<DropoutKey>) -> Result<Tensor> {
+        self.infer_below(self.blocks.len(), batch, key)
+    }
+
+    fn infer_below(
+        &self,
+        num_blocks: usize,
+        batch: &PackedBatch,
+        key: Option<DropoutKey>,
+    ) -> Result<Tensor> {
         check(batch)?;
         let dropout = self.embedding_dropout(key);
         let mut x = self.embeddings.forward(batch, dropout.as_ref())?.0;
-        for (i, block) in self.blocks.iter().enumerate() {
+        for (i, block) in self.blocks.iter().take(num_blocks).enumerate() {
             let dropout = BlockDropout::new(&self.config, key, i);
             x = block.forward(x, &batch.cu_seqlens, &dropout)?.0;
         }
         Ok(x)
+    }
+
+    /// The last hidden states of the first token of each cell [B, D]. The last block is computed
+    /// for these alone, which of a model of one block is a quarter of the work.
+    pub(super) fn forward_first(
+        &self,
+        batch: &PackedBatch,
+        key: Option<DropoutKey>,
+    ) -> Result<(Tensor, Saved)> {
+        let below = self.blocks.len().saturating_sub(1);
+        let (x, mut saved) = self.below(below, batch, key, |_| Ok(()))?;
+        let firsts = first_tokens(batch)?;
+        let Some(last) = self.blocks.get(below) else {
+            saved.bare_firsts = true;
+            return Ok((rows::gather(&x, firsts)?, saved));
+        };
+        let dropout = BlockDropout::new(&self.config, key, below);
+        let (y, kept) = last.forward_first(x, &batch.cu_seqlens, &dropout)?;
+        saved.blocks.push(Kept::First(kept));
+        Ok((y, saved))
+    }
+
+    /// As [`Self::forward_first`], nothing kept but what the block at hand needs.
+    pub(super) fn infer_first(
+        &self,
+        batch: &PackedBatch,
+        key: Option<DropoutKey>,
+    ) -> Result<Tensor> {
+        let below = self.blocks.len().saturating_sub(1);
+        let x = self.infer_below(below, batch, key)?;
+        let firsts = first_tokens(batch)?;
+        let Some(last) = self.blocks.get(below) else {
+            return rows::gather(&x, firsts);
+        };
+        let dropout = BlockDropout::new(&self.config, key, below);
+        Ok(last.forward_first(x, &batch.cu_seqlens, &dropout)?.0)
     }
 
     /// Number of blocks.
@@ -107,7 +168,8 @@ impl Encoder {
         self.embeddings.types()
     }
 
-    /// Leaves the gradients of the parts that are not `frozen`: embeddings and so many blocks.
+    /// Leaves the gradients of the parts that are not `frozen`: embeddings and so many blocks. `dx`
+    /// is the gradient of what [`Self::forward`] ([T, D]) or [`Self::forward_first`] ([B, D]) gave.
     pub(super) fn backward(
         &self,
         batch: &PackedBatch,
@@ -119,14 +181,22 @@ impl Encoder {
         let blocks = self.blocks.iter().zip(saved.blocks).enumerate();
         for (i, (block, kept)) in blocks.skip(frozen.unwrap_or(0)).rev() {
             let dropout = BlockDropout::new(&self.config, saved.key, i);
+            let starts = &batch.cu_seqlens;
             let kept = match kept {
                 Kept::All(kept) => kept,
-                Kept::Input(x) => block.forward(x, &batch.cu_seqlens, &dropout)?.1,
+                Kept::Input(x) => block.forward(x, starts, &dropout)?.1,
+                Kept::First(kept) => {
+                    dx = block.backward_first(kept, dx, starts, &dropout, gradients)?;
+                    continue;
+                }
             };
-            dx = block.backward(kept, dx, &batch.cu_seqlens, &dropout, gradients)?;
+            dx = block.backward(kept, dx, starts, &dropout, gradients)?;
         }
         if frozen.is_some() {
             return Ok(());
+        }
+        if saved.bare_firsts {
+            dx = rows::scatter(&dx, first_tokens(batch)?, batch.num_tokens())?;
         }
         let dropout = self.embedding_dropout(saved.key);
         self.embeddings
@@ -140,4 +210,12 @@ fn check(batch: &PackedBatch) -> Result<()> {
         bail!("a batch of {tokens} tokens has {types} token types");
     }
     Ok(())
+}
+
+/// Where the first token of each cell stands; every cell must have one.
+fn first_tokens(batch: &PackedBatch) -> Result<&[u32]> {
+    if let Some(cell) = batch.cu_seqlens.windows(2).position(|w| w[0] == w[1]) {
+        bail!("cell {cell} of the batch has no token");
+    }
+    Ok(&batch.cu_seqlens[..batch.num_cells()])
 }

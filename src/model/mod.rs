@@ -26,6 +26,7 @@ pub use crate::parameters::{
 };
 pub use classifier::GeneBertForSequenceClassification;
 pub use config::{ConfigError, GeneBertConfig, HiddenAct};
+pub use embeddings::TOKEN_TYPE_TABLE;
 pub use masked_lm::GeneBertForMaskedLM;
 pub use step_bytes::{BatchSize, TrainingBytes};
 

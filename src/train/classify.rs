@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use super::classes::Classes;
 use super::data::{Data, Files};
 use super::figures::Evaluation;
+use super::gene_start;
 use super::held_out::HeldOut;
 use super::labelled::Labelled;
 use super::memory::{self, Footprint, LabelRate};
@@ -114,8 +115,9 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
         None => Classes::settle(config, &start, &files.train)?,
     };
     start.model_config.num_labels = classes.len();
-    let weights = weights(config, &start, &classes)?;
+    let mut weights = weights(config, &start, &classes)?;
     let data = Data::bind(config, files, &start)?;
+    gene_start::settle(config, &start, &data, &mut weights)?;
     println!("{}", data.describe());
     let footprint = Footprint {
         model: &start.model_config,

@@ -2,7 +2,7 @@
 //!
 //! [`run`] goes from a resolved configuration to a trained model, with what the [`task`] brings
 //! ([`pretrain`], [`classify`]): [`data`] opens the files, [`divided`] says who is held out,
-//! [`start`] settles vocabulary and weights, [`trainer`] is the loop, [`evaluate`] and [`held_out`]
+//! [`start`] settles vocabulary and weights ([`gene_start`]: those of genes from the cells), [`trainer`] is the loop, [`evaluate`] and [`held_out`]
 //! measure on held-out cells next to [`baseline`]s and give [`answers`] and [`figures`];
 //! [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
 //! Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are [`hooks`] of the loop;
@@ -20,6 +20,7 @@ pub mod data;
 mod divided;
 pub mod evaluate;
 pub mod figures;
+mod gene_start;
 pub mod held_out;
 pub mod hooks;
 mod labelled;

@@ -9,6 +9,7 @@ use super::baseline::Baselines;
 use super::data::{Data, Files};
 use super::evaluate::{EvalCells, Evaluator};
 use super::figures::Evaluation;
+use super::gene_start;
 use super::memory::{self, Footprint, LabelRate};
 use super::run::{Asked, Prepared, run};
 use super::start::Start;
@@ -67,8 +68,9 @@ pub fn pretrain(config: &RunConfig, resume: Option<&Path>, overwrite: bool) -> R
 fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Prepared> {
     let start = Start::new(config, resume, files)?;
     let fresh = GeneBertForMaskedLM::init_parameters(&start.model_config, config.seed)?;
-    let weights = start.weights(fresh, |_| true)?;
+    let mut weights = start.weights(fresh, |_| true)?;
     let data = Data::bind(config, files, &start)?;
+    gene_start::settle(config, &start, &data, &mut weights)?;
     println!("{}", data.describe());
     let masking = config.mlm_config();
     let num_weights = weights.parameters.num_weights() as u64;

@@ -12,6 +12,7 @@ mod device;
 mod eval;
 mod eval_set;
 mod folder;
+mod gene_start;
 mod genes_map;
 mod genes_rank;
 mod golden_genes;
