@@ -14,7 +14,8 @@
 //!
 //! p is what the rounded form of a matrix takes, of what the matrix does: ½ in bf16, 0 in f32. A
 //! step's peak is at the end of the forward pass or at the first block of the backward pass; with
-//! accumulation all gradients are there as well. The allocator's gaps add [`GAPS`].
+//! accumulation all gradients are there as well. That a classifier's last block takes less (only its
+//! keys and values are of all tokens) is not counted. The allocator's gaps add [`GAPS`].
 
 use super::GeneBertConfig;
 
