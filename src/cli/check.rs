@@ -20,7 +20,7 @@ pub struct CheckArgs {
 /// Settings that cannot be read or cannot work.
 pub fn run(args: CheckArgs) -> anyhow::Result<()> {
     let config = args.run.resolve()?;
-    config.validate(config.job())?;
+    config.validate(config.job(), false)?;
     let model = config.model_config()?;
     config.tokenize_config()?;
     let train = expand_paths(&config.train_data_paths)?.len();

@@ -94,6 +94,15 @@ impl Dtype {
             Self::Auto => peak::faster_precision(),
         }
     }
+
+    /// The same without `auto`, so that what is saved says what a run was computed in.
+    #[must_use]
+    pub fn settled(self) -> Self {
+        match self.precision() {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::Bf16,
+        }
+    }
 }
 
 /// Where to compute.

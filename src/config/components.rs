@@ -18,11 +18,12 @@ use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
 /// may differ when a run is resumed.
-const FREE_ON_RESUME: [&str; 19] = [
+const FREE_ON_RESUME: [&str; 20] = [
     "train_data_paths",
     "eval_data_paths",
     "split_file",
     "shard_size",
+    "gene_map",
     "vocab_path",
     "bin_edges_path",
     "pretrained_model_path",
@@ -293,12 +294,11 @@ impl RunConfig {
         self.bin_edges.is_some() || self.bin_edges_path.is_some() || self.quantile_bins.is_some()
     }
 
-    /// Epochs to train for; `None` where `max_steps` says when to stop.
-    pub fn epochs(&self) -> Option<f64> {
-        match self.max_steps {
-            Some(_) => None,
-            None => Some(self.num_train_epochs.unwrap_or(DEFAULT_EPOCHS)),
-        }
+    /// Optimizer steps of the whole run, of which an epoch takes `steps_per_epoch`.
+    pub fn total_steps(&self, steps_per_epoch: u64) -> u64 {
+        let epochs = self.num_train_epochs.unwrap_or(DEFAULT_EPOCHS);
+        let steps = || (epochs * steps_per_epoch as f64).ceil() as u64;
+        self.max_steps.unwrap_or_else(steps)
     }
 
     /// Names of the settings that differ from those of the run that `saved` it and without which
@@ -469,9 +469,16 @@ mod tests {
         assert_eq!(config.schedule_config(101).warmup_steps, 11);
         config.warmup_steps = Some(7);
         assert_eq!(config.schedule_config(101).warmup_steps, 7);
-        assert_eq!(config.epochs(), Some(3.0));
+    }
+
+    #[test]
+    fn steps_by_epochs_or_by_number() {
+        let mut config = RunConfig::default();
+        assert_eq!(config.total_steps(7), 21);
+        config.num_train_epochs = Some(0.5);
+        assert_eq!(config.total_steps(7), 4);
         config.max_steps = Some(5);
-        assert_eq!(config.epochs(), None);
+        assert_eq!(config.total_steps(7), 5);
     }
 
     #[test]

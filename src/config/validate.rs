@@ -10,6 +10,7 @@ use super::choices::GeneStart;
 use super::jobs::Job;
 use super::settings::RunConfig;
 use super::spelling::nearest;
+use crate::metrics::Figures;
 use crate::model::GeneBertConfig;
 
 /// One thing that is wrong.
@@ -108,14 +109,15 @@ impl Checks {
 }
 
 impl RunConfig {
-    /// Checks everything that can be checked without opening a file, for this kind of run.
+    /// Checks everything that can be checked without opening a file, for this kind of run. Where
+    /// it `resumes`, bins need not be set: the checkpoint has them.
     ///
     /// # Errors
     /// All problems at once.
-    pub fn validate(&self, job: Job) -> Result<(), Invalid> {
+    pub fn validate(&self, job: Job, resumes: bool) -> Result<(), Invalid> {
         let mut checks = Checks::none();
         self.check_data(&mut checks);
-        self.check_bins(&mut checks);
+        self.check_bins(resumes, &mut checks);
         self.check_tokens(&mut checks);
         self.check_job(job, &mut checks);
         self.check_model(&mut checks);
@@ -123,6 +125,7 @@ impl RunConfig {
         self.check_length(&mut checks);
         self.check_optimizer(&mut checks);
         self.check_evaluation(&mut checks);
+        self.check_metric(job, &mut checks);
         self.check_machine(&mut checks);
         checks.result()
     }
@@ -134,7 +137,7 @@ impl RunConfig {
     pub fn validate_tokens(&self) -> Result<(), Invalid> {
         let mut checks = Checks::none();
         checks.share("min_gene_overlap", self.min_gene_overlap);
-        self.check_bins(&mut checks);
+        self.check_bins(false, &mut checks);
         self.check_tokens(&mut checks);
         checks.result()
     }
@@ -184,7 +187,7 @@ impl RunConfig {
         self.check_order(checks);
     }
 
-    fn check_bins(&self, checks: &mut Checks) {
+    fn check_bins(&self, resumes: bool, checks: &mut Checks) {
         let given = [
             self.bin_edges.is_some(),
             self.bin_edges_path.is_some(),
@@ -192,10 +195,8 @@ impl RunConfig {
         ];
         let number = given.iter().filter(|&&g| g).count();
         let key = "bin_edges, bin_edges_path, quantile_bins";
-        let from_checkpoint = self
-            .pretrained_model_path
-            .as_ref()
-            .is_some_and(|p| p.is_dir());
+        let path = self.pretrained_model_path.as_ref();
+        let from_checkpoint = resumes || path.is_some_and(|path| path.is_dir());
         if number != 1 && !(number == 0 && from_checkpoint) {
             let what = if number == 0 {
                 "none is set"
@@ -404,7 +405,9 @@ impl RunConfig {
         ] {
             checks.at_least_one(key, number);
         }
-        let evaluates = !self.eval_data_paths.is_empty() || self.eval_fraction > 0.0;
+        let evaluates = !self.eval_data_paths.is_empty()
+            || self.split_file.is_some()
+            || self.eval_fraction > 0.0;
         if self.early_stopping_patience.is_some() && !evaluates {
             let remedy = "set eval_data_paths or eval_fraction, or leave it out";
             checks.push(
@@ -417,6 +420,38 @@ impl RunConfig {
             let remedy = "set eval_data_paths or eval_fraction, or leave it out";
             checks.push("eval_steps", "there is nothing to evaluate on", remedy);
         }
+    }
+
+    /// Whether evaluations have such a figure, whatever the cells: the loss, and those of
+    /// [`Figures::NAMES`] of a classifier, of each phenotype and, but for the AUROC, of genes.
+    fn check_metric(&self, job: Job, checks: &mut Checks) {
+        let metric = self.metric_for_best_model.as_str();
+        let of = |prefix: &str| {
+            let figure = metric.strip_prefix(prefix);
+            figure.is_some_and(|figure| Figures::NAMES.contains(&figure))
+        };
+        let phenotypes = &self.included_phenotypes;
+        let of_genes = of("gene_") && metric != "gene_auroc";
+        let is_known = match job {
+            Job::Cls | Job::Bincls => of(""),
+            Job::Mlm => of_genes || phenotypes.iter().any(|name| of(&format!("{name}_"))),
+        };
+        let names = Figures::NAMES.join(", ");
+        let remedy = match job {
+            Job::Cls | Job::Bincls => format!("set loss, {names}"),
+            Job::Mlm => {
+                let prefixes = phenotypes.iter().map(|name| format!("{name}_"));
+                let prefixes = prefixes.chain(["gene_".to_owned()]).collect::<Vec<_>>();
+                let prefixes = prefixes.join(", ");
+                format!("set loss, or one of {prefixes} followed by one of {names}")
+            }
+        };
+        checks.unless(
+            is_known || ["loss", "eval_loss"].contains(&metric),
+            "metric_for_best_model",
+            format!("is {metric}, which no evaluation of this run tells"),
+            &remedy,
+        );
     }
 
     fn check_machine(&self, checks: &mut Checks) {
@@ -450,7 +485,7 @@ mod tests {
         let mut config = sound();
         change(&mut config);
         config
-            .validate(Job::Mlm)
+            .validate(Job::Mlm, false)
             .map_or_else(|e| e.0.iter().map(|p| p.key).collect(), |()| Vec::new())
     }
 
@@ -527,6 +562,34 @@ mod tests {
             problems(|c| (c.eval_fraction, c.eval_steps) = (0.0, Some(5))),
             ["eval_steps"]
         );
+        let by_split = |c: &mut RunConfig| {
+            (c.eval_fraction, c.split_file) = (0.0, Some("split.tsv".into()));
+            (c.eval_steps, c.early_stopping_patience) = (Some(5), Some(2));
+        };
+        assert!(problems(by_split).is_empty());
+    }
+
+    #[test]
+    fn the_best_checkpoint_is_told_by_a_figure_that_there_is() {
+        let metric = |name: &str| {
+            let config = RunConfig {
+                metric_for_best_model: name.to_owned(),
+                ..sound()
+            };
+            [Job::Mlm, Job::Cls].map(|job| {
+                let mut checks = Checks::none();
+                config.check_metric(job, &mut checks);
+                checks.0.is_empty()
+            })
+        };
+        assert_eq!([metric("loss"), metric("eval_loss")], [[true; 2]; 2]);
+        for of_mlm in ["cell_type_macro_f1", "sex_auroc", "gene_accuracy"] {
+            assert_eq!(metric(of_mlm), [true, false], "{of_mlm}");
+        }
+        assert_eq!(metric("auroc"), [false, true]);
+        for wrong in ["", "gene_auroc", "cell_type", "tissue_accuracy", "log_loss"] {
+            assert_eq!(metric(wrong), [false; 2], "{wrong}");
+        }
     }
 
     #[test]
@@ -534,7 +597,7 @@ mod tests {
         let text = crate::config::RunFlags::default()
             .resolve()
             .unwrap()
-            .validate(Job::Mlm)
+            .validate(Job::Mlm, false)
             .unwrap_err();
         let text = text.to_string();
         for key in ["train_data_paths", "output_dir", "bin_edges", "model_arch"] {
@@ -542,7 +605,7 @@ mod tests {
         }
         let mut config = sound();
         config.max_length = 3;
-        let text = config.validate(Job::Mlm).unwrap_err().to_string();
+        let text = config.validate(Job::Mlm, false).unwrap_err().to_string();
         assert!(
             text.contains("setting max_length") && text.contains("\nhint: set 5"),
             "{text}"

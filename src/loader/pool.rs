@@ -13,8 +13,18 @@ use std::thread::JoinHandle;
 use super::error::LoaderError;
 use super::fetch::{Filled, ReadCells, Remaining, Wanted, read};
 
-/// The cells of one fetch that this rank takes, in order; `None` where a cell was skipped.
-pub(super) type Fetched<C> = Vec<Option<C>>;
+/// The cells of one fetch that this rank takes, in order.
+pub(super) type Fetched<C> = Vec<Slot<C>>;
+
+/// A place among the cells of a fetch.
+pub(super) enum Slot<C> {
+    /// No cell belongs there.
+    Empty,
+    /// The tokenizer skipped the cell.
+    Skipped,
+    /// A cell, ready for a batch.
+    Cell(C),
+}
 
 /// How far to read ahead.
 #[derive(Debug, Clone, Copy)]
@@ -260,7 +270,9 @@ impl<C> State<C> {
             return None;
         }
         let (num_slots, parts) = remaining.parts(fetch);
-        let slots = std::iter::repeat_with(|| None).take(num_slots).collect();
+        let slots = std::iter::repeat_with(|| Slot::Empty)
+            .take(num_slots)
+            .collect();
         self.pending.push_back(Pending {
             slots,
             parts_left: parts.len(),
@@ -293,7 +305,7 @@ impl<C> State<C> {
                 self.bytes_waiting += bytes;
                 self.largest_part_bytes = self.largest_part_bytes.max(bytes);
                 for (slot, cell) in filled {
-                    pending.slots[slot as usize] = cell;
+                    pending.slots[slot as usize] = cell.map_or(Slot::Skipped, Slot::Cell);
                 }
             }
             Err(error) => self.fail(index, job.part, error),

@@ -13,7 +13,7 @@ use super::collator::Collator;
 use super::data_set::DataSet;
 use super::error::LoaderError;
 use super::fetch::{ReadCells, Remaining, Tokens};
-use super::pool::{Limits, Pool};
+use super::pool::{Limits, Pool, Slot};
 use super::rows::Rows;
 use super::sampler::Sampler;
 use super::state::LoaderState;
@@ -80,7 +80,9 @@ pub struct Loader<R: ReadCells = Tokens> {
     /// Whether the pool reads for `batches`.
     reading: bool,
     /// Cells of the fetch in use that are not in a batch yet.
-    ready: VecDeque<Option<R::Cell>>,
+    ready: VecDeque<Slot<R::Cell>>,
+    /// Cells that were skipped since this was asked last.
+    num_skipped: u64,
 }
 
 /// Batches of rows as the files have them, their columns matched with the genes of the vocabulary:
@@ -158,6 +160,7 @@ impl<R: ReadCells> Loader<R> {
             next_batch: 0,
             reading: false,
             ready,
+            num_skipped: 0,
         })
     }
 
@@ -205,8 +208,22 @@ impl<R: ReadCells> Loader<R> {
             self.ready.extend(fetched);
         }
         let num_slots = num_slots.min(self.ready.len());
-        let cells = self.ready.drain(..num_slots).flatten().collect();
-        self.pool.reader().pack(cells)
+        let (mut cells, mut num_skipped) = (Vec::with_capacity(num_slots), 0);
+        for slot in self.ready.drain(..num_slots) {
+            match slot {
+                Slot::Cell(cell) => cells.push(cell),
+                Slot::Skipped => num_skipped += 1,
+                Slot::Empty => {}
+            }
+        }
+        let batch = self.pool.reader().pack(cells)?;
+        self.num_skipped += num_skipped;
+        Ok(batch)
+    }
+
+    /// How many cells the tokenizer skipped in the batches since this was asked last.
+    pub fn take_skipped(&mut self) -> u64 {
+        std::mem::take(&mut self.num_skipped)
     }
 
     fn start_reading(&mut self) {

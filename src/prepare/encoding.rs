@@ -3,7 +3,8 @@
 //! Either new, from the files ([`Encoding::from_files`]: phenotypes of `--vocab_path` or of the
 //! obs columns, every gene of any file, ranks of `--gene-ranking` or of var), or that of a checkpoint
 //! ([`Encoding::from_checkpoint`]), whose vocabulary, genes and bins come along and may not be
-//! contradicted. Training starts from it, `gene-bert tokenize` shows it. Knows no model.
+//! contradicted; where its run goes on ([`Encoding::resumed`]), nothing else is looked at. Training
+//! starts from it, `gene-bert tokenize` shows it. Knows no model.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -59,7 +60,20 @@ impl Encoding {
         })
     }
 
-    /// That of a checkpoint: bins, phenotypes and genes are the checkpoint's, ranks too unless
+    /// That of a checkpoint whose run goes on or is evaluated: files that `config` names for bins,
+    /// phenotypes or ranks are not read, as the checkpoint holds what they said.
+    ///
+    /// # Errors
+    /// No such vocabulary there, or a damaged one.
+    pub fn resumed(config: &RunConfig, checkpoint: &Path) -> Result<Self, PrepareError> {
+        let (vocabulary, saved) = load(checkpoint)?;
+        Ok(Self {
+            vocabulary: Arc::new(vocabulary),
+            tokenize: config.tokenize_with(saved.bins),
+        })
+    }
+
+    /// That of a checkpoint to start from: bins, phenotypes and genes are the checkpoint's, ranks too unless
     /// `gene_ranking` gives others; what is shown of a cell (length, phenotypes, order, …) is as
     /// `config` says.
     ///

@@ -48,6 +48,9 @@ pub struct TrainerState {
     pub num_tokens: u64,
     /// Steps left out because their loss or gradient was not finite.
     pub skipped_steps: u64,
+    /// Cells of this epoch that were skipped, as a phenotype is unknown.
+    #[serde(default)]
+    pub skipped_cells: u64,
     /// Each hook's state under its name.
     pub hooks: BTreeMap<String, Value>,
 }
@@ -55,16 +58,15 @@ pub struct TrainerState {
 impl TrainerState {
     /// The state before the first step.
     pub fn new(loader: LoaderState) -> Self {
-        let (step, num_cells, num_tokens, skipped_steps) = (0, 0, 0, 0);
-        let hooks = BTreeMap::new();
         Self {
             format: FORMAT,
-            step,
+            step: 0,
             loader,
-            num_cells,
-            num_tokens,
-            skipped_steps,
-            hooks,
+            num_cells: 0,
+            num_tokens: 0,
+            skipped_steps: 0,
+            skipped_cells: 0,
+            hooks: BTreeMap::new(),
         }
     }
 }

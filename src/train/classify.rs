@@ -23,7 +23,6 @@ use super::trainer::Outcome;
 use crate::cell::PackedBatch;
 use crate::config::{ClassWeights, FreezeEncoder, Job, RunConfig};
 use crate::loader::{ClassCollator, Loader};
-use crate::metrics::Figures;
 use crate::model::{
     DropoutKey, GeneBertConfig, GeneBertForSequenceClassification, Gradients, LossConfig, LossSum,
     Spread,
@@ -78,21 +77,11 @@ pub fn classify(
     resume: Option<&Path>,
     overwrite: bool,
 ) -> Result<Outcome> {
-    config.validate(job)?;
-    check_metric(&config.metric_for_best_model)?;
+    config.validate(job, resume.is_some())?;
     let asked = Asked { resume, overwrite };
-    run(config, asked, |files| prepare(config, resume, files))
-}
-
-fn check_metric(metric: &str) -> Result<()> {
-    if ["loss", "eval_loss"].contains(&metric) || Figures::NAMES.contains(&metric) {
-        return Ok(());
-    }
-    bail!(
-        "--metric_for_best_model {metric}: no figure of a classifier is called so\nhint: there are \
-         loss, {}",
-        Figures::NAMES.join(", ")
-    )
+    run(config, asked, |config, files| {
+        prepare(config, resume, files)
+    })
 }
 
 fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Prepared> {

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Result, bail};
 use serde::Serialize;
 
 use super::class_figures::Classification;
@@ -84,24 +83,15 @@ pub struct Evaluation {
 impl Evaluation {
     /// The figure called `metric`: `eval_loss` (or `loss`), or one of [`Figures::NAMES`]: as it
     /// stands of a classifier, else with `gene_` or `<phenotype>_` (all phenotypes hidden) before it.
-    ///
-    /// # Errors
-    /// No such figure; the error lists those there are.
-    pub fn figure(&self, metric: &str) -> Result<f64> {
-        let figures = self.figures();
+    /// `None` where the held-out cells do not tell it, or it is not finite.
+    pub fn figure(&self, metric: &str) -> Option<f64> {
         let name = if metric == "loss" {
             "eval_loss"
         } else {
             metric
         };
-        match figures.get(name) {
-            Some(value) => Ok(*value),
-            None => bail!(
-                "--metric-for-best-model {metric}: this evaluation has no such figure\nhint: it \
-                 has {}",
-                figures.keys().cloned().collect::<Vec<_>>().join(", ")
-            ),
-        }
+        let value = self.figures().get(name).copied();
+        value.filter(|value| value.is_finite())
     }
 
     /// Every figure by name.
@@ -121,20 +111,14 @@ impl Evaluation {
         all
     }
 
-    /// Whether `metric` is better than `best`: lower for losses, higher for all else.
-    ///
-    /// # Errors
-    /// No such figure.
-    pub fn improves(&self, metric: &str, best: Option<f64>) -> Result<bool> {
+    /// The figure called `metric` where it is better than `best`: lower for losses, higher for all
+    /// else.
+    pub fn better(&self, metric: &str, best: Option<f64>) -> Option<f64> {
+        let is_loss = metric.ends_with("loss");
+        let is_better = |value: f64, best: f64| if is_loss { value < best } else { value > best };
         let value = self.figure(metric)?;
-        let is_better = |best| {
-            if metric.ends_with("loss") {
-                value < best
-            } else {
-                value > best
-            }
-        };
-        Ok(best.is_none_or(is_better))
+        best.is_none_or(|best| is_better(value, best))
+            .then_some(value)
     }
 
     /// A line for the screen.

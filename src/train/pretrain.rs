@@ -60,9 +60,11 @@ impl Task for MaskedTokens {
 /// Settings that cannot work, a run folder in use, unreadable files, unknown phenotypes, a
 /// checkpoint that does not fit. Nothing is left half-written.
 pub fn pretrain(config: &RunConfig, resume: Option<&Path>, overwrite: bool) -> Result<Outcome> {
-    config.validate(Job::Mlm)?;
+    config.validate(Job::Mlm, resume.is_some())?;
     let asked = Asked { resume, overwrite };
-    run(config, asked, |files| prepare(config, resume, files))
+    run(config, asked, |config, files| {
+        prepare(config, resume, files)
+    })
 }
 
 fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Prepared> {

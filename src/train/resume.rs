@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 
 use super::checkpoint;
-use crate::config::{Resume, RunConfig, RunFlags, Settings};
-use crate::file::read_string;
-use crate::prepare::encoding;
+use crate::config::{Dtype, Resume, RunConfig, RunFlags, Settings};
+use crate::file::{FileError, read_string};
+use crate::prepare::encoding::{self, Encoding};
 use crate::tokenize::Bins;
 
 /// The run's settings, and the checkpoint folder to continue from where one is asked for.
@@ -32,11 +32,14 @@ pub fn settle(flags: &RunFlags) -> Result<(RunConfig, Option<PathBuf>)> {
     let mut config = flags.resolve_over(saved)?;
     if flags.settings.output_dir.is_none() {
         // The folder may have been moved since.
-        config.output_dir = checkpoint.parent().map(Path::to_owned);
+        config.output_dir = Some(folder_of(&checkpoint)?);
     }
     if saved_config.auto_find_batch_size {
         // The batch that was found is part of the run, whatever the command asks for again.
         config.per_device_train_batch_size = saved_config.per_device_train_batch_size;
+    }
+    if config.dtype == Dtype::Auto {
+        config.dtype = saved_config.dtype;
     }
     let hindering = config.hinders_resume(&saved_config);
     if !hindering.is_empty() {
@@ -47,7 +50,26 @@ pub fn settle(flags: &RunFlags) -> Result<(RunConfig, Option<PathBuf>)> {
             hindering.join(", ")
         );
     }
+    check_given(flags, &checkpoint)?;
     Ok((config, Some(checkpoint)))
+}
+
+/// The folder that a checkpoint lies in, however it is named (`.` has no parent by name).
+fn folder_of(checkpoint: &Path) -> Result<PathBuf> {
+    let wrong = |error| FileError::io("find its folder", checkpoint, error);
+    let whole = checkpoint.canonicalize().map_err(wrong)?;
+    Ok(whole.parent().unwrap_or(&whole).to_owned())
+}
+
+/// Bins and vocabulary are the checkpoint's, wherever the files that its run had them from are by
+/// now; files that are named now may not say otherwise.
+fn check_given(flags: &RunFlags, checkpoint: &Path) -> Result<()> {
+    let given = RunConfig {
+        gene_ranking: None,
+        ..flags.resolve()?
+    };
+    Encoding::from_checkpoint(&given, checkpoint)?;
+    Ok(())
 }
 
 /// The settings of a new run; how files are read and cells become tokens is, where not given, as in
@@ -83,7 +105,7 @@ fn with_tokens_of_checkpoint(flags: &RunFlags) -> Result<RunConfig> {
     let config = flags.resolve_over(lower)?;
     let taken = config.differences(&given);
     if !taken.is_empty() {
-        println!("As in {}: {}", checkpoint.display(), taken.join(", "));
+        eprintln!("As in {}: {}", checkpoint.display(), taken.join(", "));
     }
     if config.transform != saved.transform {
         eprintln!(

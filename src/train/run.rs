@@ -23,7 +23,7 @@ use crate::optim::AdamW;
 
 /// What a task brings to a run.
 pub struct Prepared {
-    /// The settings, with the batch that fits into memory.
+    /// The settings, with the batch that fits into memory and the precision that was measured.
     pub config: RunConfig,
     /// Vocabulary and tokens.
     pub start: Start,
@@ -56,20 +56,27 @@ pub struct Asked<'a> {
 pub fn run(
     config: &RunConfig,
     asked: Asked<'_>,
-    prepare: impl FnOnce(&Files) -> Result<Prepared>,
+    prepare: impl FnOnce(&RunConfig, &Files) -> Result<Prepared>,
 ) -> Result<Outcome> {
     let output_dir = config.output_dir.clone().context(
         "no run folder was given\nhint: --output_dir FOLDER says where checkpoints and metrics go",
     )?;
-    run_folder::check(&output_dir, asked.resume.is_some() || asked.overwrite)?;
+    let own = asked
+        .resume
+        .is_some_and(|it| run_folder::holds(&output_dir, it));
+    run_folder::check(&output_dir, own || asked.overwrite)?;
     if let Some(threads) = config.threads {
         // Fails only if the pool exists already, as in a second run of one process: then it stays.
         let _ = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .build_global();
     }
+    let config = &RunConfig {
+        dtype: config.dtype.settled(),
+        ..config.clone()
+    };
     let files = Files::open(config)?;
-    let prepared = prepare(&files)?;
+    let prepared = prepare(config, &files)?;
     let command = prepared.command;
     let mut trainer = assemble(asked, output_dir, prepared)?;
     signal::install();
@@ -133,6 +140,7 @@ fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result
         optimizer,
         loader,
         hooks,
+        saved_step: asked.resume.map(|_| state.step),
         state,
     })
 }
@@ -142,17 +150,11 @@ fn loop_settings(config: &RunConfig, loader: &Loader) -> Result<LoopSettings> {
     let steps_per_epoch = loader.batches_per_epoch().div_ceil(accumulation as u64);
     if steps_per_epoch == 0 {
         bail!(
-            "there is no cell to train on\nhint: look at the files with `gene-bert info`; an \
-             --eval_fraction of 1 or --unknown-phenotype skip may have taken all cells"
+            "there is no cell to train on\nhint: look at the files with `gene-bert info`; a \
+             --split_file may leave none, or --remainder drop none that fill a batch"
         );
     }
-    let total_steps = match config.max_steps {
-        Some(steps) => steps,
-        None => {
-            let epochs = config.num_train_epochs.unwrap_or(3.0);
-            (epochs * steps_per_epoch as f64).ceil() as u64
-        }
-    };
+    let total_steps = config.total_steps(steps_per_epoch);
     Ok(LoopSettings {
         seed: config.seed,
         total_steps,
@@ -199,6 +201,17 @@ fn closing(outcome: &Outcome, trainer: &Trainer, command: &str) -> String {
             "\nHeld-out cells: {}\n{}",
             evaluation.num_cells,
             evaluation.table()
+        );
+    }
+    let state = &trainer.state;
+    text += &format!(
+        "\nTrained on {} cells, {} tokens",
+        state.num_cells, state.num_tokens
+    );
+    if state.skipped_steps > 0 {
+        text += &format!(
+            "; {} steps were left out, as loss or gradient was not finite",
+            state.skipped_steps
         );
     }
     let step = outcome.step;

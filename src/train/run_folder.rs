@@ -33,6 +33,12 @@ pub fn check(output_dir: &Path, may_hold_run: bool) -> Result<()> {
     Ok(())
 }
 
+/// Whether `checkpoint` lies in `output_dir`.
+pub fn holds(output_dir: &Path, checkpoint: &Path) -> bool {
+    let whole = [output_dir, checkpoint].map(|path| path.canonicalize().ok());
+    matches!(&whole, [Some(folder), Some(checkpoint)] if checkpoint.parent() == Some(folder))
+}
+
 /// Deletes the run in `output_dir`, and nothing else that stands there.
 ///
 /// # Errors

@@ -42,24 +42,14 @@ impl Start {
     pub fn new(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Self> {
         let path = config.pretrained_model_path.as_deref();
         let checkpoint = resume.or(path.filter(|path| path.is_dir()));
-        let mut config = config.clone();
-        if resume.is_some() {
-            // The checkpoint has the ranks; what the file holds by now does not matter.
-            config.gene_ranking = None;
-        }
-        let config = &config;
-        let (encoding, model_config) = match checkpoint {
-            Some(checkpoint) => {
-                let model_config = match resume {
-                    Some(folder) => GeneBertConfig::from_file(&folder.join("config.json"))?,
-                    None => config.model_config()?,
-                };
-                (Encoding::from_checkpoint(config, checkpoint)?, model_config)
-            }
-            None => {
-                let model_config = config.model_config()?;
-                (Encoding::from_files(config, &files.train)?, model_config)
-            }
+        let encoding = match (resume, checkpoint) {
+            (Some(resumed), _) => Encoding::resumed(config, resumed)?,
+            (None, Some(checkpoint)) => Encoding::from_checkpoint(config, checkpoint)?,
+            (None, None) => Encoding::from_files(config, &files.train)?,
+        };
+        let model_config = match resume {
+            Some(folder) => GeneBertConfig::from_file(&folder.join("config.json"))?,
+            None => config.model_config()?,
         };
         Ok(Self {
             model_config: shaped(model_config, config, &encoding.vocabulary)?,

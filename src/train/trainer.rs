@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::checkpoint::{self, Contents, TrainerState};
 use super::figures::Evaluation;
-use super::hooks::{Request, RunEnd, RunStart, StepReport, TrainHook};
+use super::hooks::{EpochReport, Request, RunEnd, RunStart, StepReport, TrainHook};
 use super::signal;
 use super::task::Task;
 use crate::cell::PackedBatch;
@@ -83,6 +83,8 @@ pub struct Trainer {
     pub hooks: Vec<Box<dyn TrainHook>>,
     /// Where the run stands.
     pub state: TrainerState,
+    /// The step of the last checkpoint, that which is resumed included.
+    pub saved_step: Option<u64>,
 }
 
 /// What a run came to.
@@ -113,12 +115,13 @@ impl Trainer {
         let mut stopped = None;
         while self.state.step < self.settings.total_steps && stopped.is_none() {
             let Some(report) = self.step(&mut skipped_in_a_row)? else {
-                let epochs = self.state.loader.epoch + 1;
-                stopped = self.each(|hook| hook.on_epoch(epochs))?.stop;
-                self.start_epoch(epochs)?;
+                self.start_epoch(self.state.loader.epoch + 1);
                 continue;
             };
             let mut request = self.each(|hook| hook.on_step(&report))?;
+            if self.loader.batches_left() == 0 {
+                request = request.and(self.end_epoch()?);
+            }
             if self.is_evaluation_due() {
                 let (asked, figures) = self.evaluate()?;
                 request = request.and(asked);
@@ -129,6 +132,9 @@ impl Trainer {
             }
             self.obey(&request)?;
             stopped = request.stop;
+        }
+        if stopped.is_none() {
+            self.require_cells()?;
         }
         let checkpoint = self.save_last()?;
         let step = self.state.step;
@@ -164,9 +170,32 @@ impl Trainer {
             .map(drop)
     }
 
-    fn start_epoch(&mut self, epoch: u64) -> Result<()> {
+    fn start_epoch(&mut self, epoch: u64) {
         self.loader.set_epoch(epoch);
         self.state.loader = self.loader.state();
+        self.state.skipped_cells = 0;
+    }
+
+    fn end_epoch(&mut self) -> Result<Request> {
+        self.require_cells()?;
+        let report = EpochReport {
+            epochs: self.state.loader.epoch + 1,
+            skipped_cells: self.state.skipped_cells,
+        };
+        self.each(|hook| hook.on_epoch(&report))
+    }
+
+    /// A run that has trained on no cell so far is not one.
+    fn require_cells(&self) -> Result<()> {
+        if self.state.step > 0 && self.state.num_cells == 0 {
+            bail!(
+                "all {} training cells so far were skipped, as a phenotype of theirs is missing or \
+                 not in the vocabulary (unknown_phenotype is skip), so nothing was learned\n\
+                 hint: look at the files' values with `gene-bert info` and at the vocabulary \
+                 (--vocab_path), or take --unknown_phenotype mask",
+                self.state.skipped_cells
+            );
+        }
         Ok(())
     }
 
@@ -223,6 +252,7 @@ impl Trainer {
         }
         self.state.step += 1;
         self.state.loader = self.loader.state();
+        self.state.skipped_cells += self.loader.take_skipped();
         let report = self.report(&batches, loss, grad_norm, learning_rate, began);
         self.state.num_cells += report.num_cells;
         self.state.num_tokens += report.num_tokens;
@@ -298,6 +328,7 @@ impl Trainer {
             num_cells: sum(PackedBatch::num_cells),
             num_tokens: sum(PackedBatch::num_tokens),
             num_padded_tokens: sum(PackedBatch::num_padded_tokens),
+            skipped_steps: self.state.skipped_steps,
             seconds: began.elapsed().as_secs_f64(),
         }
     }
@@ -333,14 +364,15 @@ impl Trainer {
     }
 
     fn save_last(&mut self) -> Result<PathBuf> {
-        let name = format!("checkpoint-{}", self.state.step);
+        let step = self.state.step;
+        let name = format!("checkpoint-{step}");
         let path = self.fixed.output_dir.join(&name);
-        let is_saved = checkpoint::load_state(&path).is_ok_and(|s| s.loader == self.state.loader);
-        if is_saved {
-            Ok(path)
-        } else {
-            self.save(&name, true)
+        if self.saved_step == Some(step) && path.is_dir() {
+            return Ok(path);
         }
+        self.save(&name, true)?;
+        self.saved_step = Some(step);
+        Ok(path)
     }
 
     fn save(&mut self, name: &str, with_optimizer: bool) -> Result<PathBuf> {

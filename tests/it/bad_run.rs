@@ -70,6 +70,86 @@ fn values_that_are_no_counts() {
     }
 }
 
+/// A cell whose phenotype is unknown may be skipped, but not unsaid; a run of none is no run.
+#[test]
+fn cells_that_are_skipped() {
+    let folder = Folder::new();
+    let skipping = "--vocab_path vocab.json --unknown-phenotype skip --eval_fraction 0";
+    fs::write(folder.path("vocab.json"), r#"{"cell_type": ["[none]"]}"#).unwrap();
+    for steps in ["--max_steps 3", "--max_steps 12 --save_steps 10"] {
+        let line = format!("{skipping} {steps} --overwrite-output-dir");
+        let output = folder.mlm(&line);
+        failed(
+            &output,
+            &["skipped", "unknown_phenotype", "hint: ", "--vocab_path"],
+        );
+        let names = folder.names();
+        assert!(!names.iter().any(|n| n.contains("checkpoint")), "{names:?}");
+    }
+
+    let vocabulary = r#"{"cell_type": ["[B_cell]", "[T_cell]"]}"#;
+    fs::write(folder.path("vocab.json"), vocabulary).unwrap();
+    let path = folder.path("simulated_1.h5ad");
+    let labels = H5ad::open(&path, &OpenOptions::default()).unwrap();
+    let labels = labels.labels("cell_type").unwrap();
+    let is_known = |row: &usize| matches!(labels.value(*row), Some("B cell" | "T cell"));
+    let known = (0..36).filter(is_known).count();
+    assert!((1..36).contains(&known), "{known}");
+    // Nine batches of four an epoch; resumed in its middle, it is counted as a whole.
+    let line = format!("{skipping} --overwrite-output-dir --max_steps 18 --save_steps 5");
+    let said = folder.train(&line);
+    for epoch in [1, 2] {
+        let note = format!("epoch {epoch}: {} cells were skipped", 36 - known);
+        assert!(said.contains(&note), "`{note}` is not in\n{said}");
+    }
+    assert!(
+        said.contains(&format!("Trained on {} cells, ", 2 * known)),
+        "{said}"
+    );
+    for late in ["checkpoint-10", "checkpoint-15", "checkpoint-18"] {
+        fs::remove_dir_all(folder.path("out").join(late)).unwrap();
+    }
+    let resumed = folder.train("--resume --max_steps 18");
+    let note = format!("epoch 1: {} cells were skipped", 36 - known);
+    assert!(resumed.contains(&note), "`{note}` is not in\n{resumed}");
+    assert!(
+        resumed.contains(&format!("Trained on {} cells, ", 2 * known)),
+        "{resumed}"
+    );
+}
+
+/// The figure that tells the best checkpoint: a wrong name is refused before the run, and held-out
+/// cells that do not tell it end no run.
+#[test]
+fn figures_that_there_are_not() {
+    let folder = Folder::new();
+    for wrong in ["cell_type_acuracy", "sex_accuracy", "gene_auroc", "auroc"] {
+        let parts = [
+            "metric_for_best_model",
+            wrong,
+            "cell_type_, gene_",
+            "macro_f1",
+        ];
+        folder.refused(&format!("--metric_for_best_model {wrong}"), &parts);
+    }
+    write_cells(&folder.path("two.h5ad"), &["a", "b"], |_| ());
+    write_cells(&folder.path("one.h5ad"), &["a"], |_| ());
+    let said = folder.train(
+        "--train_data_paths two.h5ad --eval_data_paths one.h5ad --eval_steps 1 \
+         --metric_for_best_model cell_type_auroc",
+    );
+    assert!(
+        said.contains("do not tell cell_type_auroc at step 2"),
+        "{said}"
+    );
+    assert!(!folder.path("out/checkpoint-best").exists());
+    let said = folder.train(
+        "--train_data_paths two.h5ad --eval_data_paths one.h5ad --eval_steps 1 --max_steps 9 \
+         --metric_for_best_model cell_type_auroc --early_stopping_patience 3 --output_dir stopped",
+    );
+    assert!(said.contains("Stopped at step 3"), "{said}");
+}
+
 #[test]
 fn files_without_the_genes_of_the_vocabulary() {
     let folder = Folder::new();
@@ -158,7 +238,6 @@ fn on_a_full_disk(command: &Command, blocks: u32) -> Output {
 }
 
 /// Exit code 1 and a message with all of `parts`.
-#[cfg(unix)]
 fn failed(output: &Output, parts: &[&str]) {
     let text = said(output);
     assert_eq!(output.status.code(), Some(1), "{text}");

@@ -36,8 +36,8 @@ impl TrainHook for EarlyStopping {
         let Some(patience) = self.patience else {
             return Ok(Request::none());
         };
-        if evaluation.improves(&self.metric, self.best)? {
-            self.best = Some(evaluation.figure(&self.metric)?);
+        if let Some(better) = evaluation.better(&self.metric, self.best) {
+            self.best = Some(better);
             self.evaluations_since = 0;
             return Ok(Request::none());
         }

@@ -1,7 +1,9 @@
 //! `metrics.jsonl` in the run folder: one JSON object per line, `event` = `step`, `eval` or `end`.
 //!
-//! A `step` line stands for `logging_steps` steps: loss is their mean over labelled positions,
-//! `grad_norm` and `learning_rate` are the last step's, rates count the wall time of all of them.
+//! A `step` line stands for `logging_steps` steps: loss is their mean over labelled positions (those
+//! of steps without a finite loss left out; null where there is no other), `grad_norm` and
+//! `learning_rate` are the last step's, rates count the wall time of all of them, `skipped_steps`
+//! those of the whole run that had no finite loss or gradient.
 //! Resuming drops the lines beyond the checkpoint's step, so that each step stands there once.
 
 use std::fs::{self, File, OpenOptions};
@@ -94,8 +96,10 @@ impl TrainHook for JsonLines {
 
     fn on_step(&mut self, report: &StepReport) -> Result<Request> {
         let window = &mut self.window;
-        window.loss_sum += report.loss * report.num_labels as f64;
-        window.num_labels += report.num_labels;
+        if report.loss.is_finite() {
+            window.loss_sum += report.loss * report.num_labels as f64;
+            window.num_labels += report.num_labels;
+        }
         window.num_cells += report.num_cells;
         window.num_tokens += report.num_tokens;
         window.num_padded_tokens += report.num_padded_tokens;
@@ -107,9 +111,10 @@ impl TrainHook for JsonLines {
                 "event": "step",
                 "step": report.step,
                 "epoch": report.epoch,
-                "loss": w.loss_sum / (w.num_labels as f64).max(1.0),
+                "loss": (w.num_labels > 0).then(|| w.loss_sum / w.num_labels as f64),
                 "grad_norm": report.grad_norm,
                 "learning_rate": report.learning_rate,
+                "skipped_steps": report.skipped_steps,
                 "num_labels": w.num_labels,
                 "num_cells": w.num_cells,
                 "num_tokens": w.num_tokens,
@@ -147,6 +152,52 @@ impl TrainHook for JsonLines {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    /// A step without a finite loss spoils neither the line nor the state of a checkpoint.
+    #[test]
+    fn a_loss_that_is_not_finite_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut hook = JsonLines::new(3);
+        let start = RunStart {
+            output_dir: dir.path().to_owned(),
+            total_steps: 6,
+            first_step: 0,
+            num_train_cells: 9,
+        };
+        hook.on_start(&start).unwrap();
+        for (step, loss) in (1..=6).zip([2.0, f64::NAN, 4.0, f64::NAN, f64::NAN, f64::NAN]) {
+            let report = StepReport {
+                step,
+                epoch: 0.0,
+                loss,
+                grad_norm: loss,
+                learning_rate: 1e-3,
+                num_labels: 5,
+                num_cells: 1,
+                num_tokens: 7,
+                num_padded_tokens: 7,
+                skipped_steps: u64::from(loss.is_nan()),
+                seconds: 0.5,
+            };
+            hook.on_step(&report).unwrap();
+            let state = serde_json::to_string(&hook.state()).unwrap();
+            hook.restore(serde_json::from_str(&state).unwrap()).unwrap();
+        }
+        let text = fs::read_to_string(dir.path().join("metrics.jsonl")).unwrap();
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines[0]["loss"], 3.0);
+        assert_eq!(
+            (&lines[0]["num_labels"], &lines[0]["num_cells"]),
+            (&json!(10), &json!(3))
+        );
+        assert_eq!(
+            (&lines[1]["loss"], &lines[1]["skipped_steps"]),
+            (&Value::Null, &json!(1))
+        );
+    }
 
     #[test]
     fn resuming_drops_later_and_broken_lines() {

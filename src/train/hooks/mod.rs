@@ -51,8 +51,19 @@ pub struct StepReport {
     pub num_tokens: u64,
     /// Tokens there would be if every cell were padded to the longest of its batch.
     pub num_padded_tokens: u64,
+    /// Steps of the run so far that were left out, as loss or gradient was not finite.
+    pub skipped_steps: u64,
     /// Wall time of the step, waiting for data included, in seconds.
     pub seconds: f64,
+}
+
+/// What came of an epoch.
+#[derive(Debug, Clone, Copy)]
+pub struct EpochReport {
+    /// Epochs done, this one included.
+    pub epochs: u64,
+    /// Cells of it that were skipped, as a phenotype is unknown.
+    pub skipped_cells: u64,
 }
 
 /// How a run ended.
@@ -120,11 +131,11 @@ pub trait TrainHook {
         Ok(Request::none())
     }
 
-    /// After the last step of an epoch; `epochs` are done.
+    /// After the last step of an epoch.
     ///
     /// # Errors
     /// Ends the run.
-    fn on_epoch(&mut self, _epochs: u64) -> Result<Request> {
+    fn on_epoch(&mut self, _: &EpochReport) -> Result<Request> {
         Ok(Request::none())
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
-use super::{Request, RunEnd, RunStart, StepReport, TrainHook};
+use super::{EpochReport, Request, RunEnd, RunStart, StepReport, TrainHook};
 use crate::train::figures::Evaluation;
 
 const PLAIN_LINE_EVERY: Duration = Duration::from_secs(10);
@@ -95,15 +95,27 @@ impl TrainHook for Progress {
         self.tokens += report.num_tokens;
         self.padded_tokens += report.num_padded_tokens;
         self.seconds += report.seconds;
-        let smooth = self
-            .smooth_loss
-            .map_or(report.loss, |s| 0.95 * s + 0.05 * report.loss);
-        self.smooth_loss = Some(smooth);
+        if report.loss.is_finite() {
+            let smooth = self
+                .smooth_loss
+                .map_or(report.loss, |s| 0.95 * s + 0.05 * report.loss);
+            self.smooth_loss = Some(smooth);
+        }
         if let Some(bar) = &self.bar {
             bar.set_position(report.step);
             bar.set_message(self.rates());
         } else {
             self.plain_line(report);
+        }
+        Ok(Request::none())
+    }
+
+    fn on_epoch(&mut self, report: &EpochReport) -> Result<Request> {
+        if report.skipped_cells > 0 {
+            self.say(&format!(
+                "note: epoch {}: {} cells were skipped, as a phenotype is missing or unknown",
+                report.epochs, report.skipped_cells
+            ));
         }
         Ok(Request::none())
     }

@@ -1,5 +1,8 @@
 //! Asks for a checkpoint every `save_steps` and at each best evaluation, and deletes the oldest
 //! beyond `save_total_limit`. `checkpoint-best` is a folder of its own and is never deleted.
+//!
+//! A run that was resumed from an earlier checkpoint may find later ones in its folder: of a course
+//! that it left, as the lines of `metrics.jsonl`. They go when it first saves.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +37,11 @@ impl SaveSchedule {
     }
 }
 
+fn delete(checkpoint: &Path) -> Result<()> {
+    fs::remove_dir_all(checkpoint)
+        .with_context(|| format!("{}: cannot delete the checkpoint", checkpoint.display()))
+}
+
 impl TrainHook for SaveSchedule {
     fn name(&self) -> &'static str {
         "save_schedule"
@@ -53,24 +61,35 @@ impl TrainHook for SaveSchedule {
     }
 
     fn on_evaluation(&mut self, evaluation: &Evaluation) -> Result<Request> {
-        let save_best = evaluation.improves(&self.metric, self.best)?;
-        if save_best {
-            self.best = Some(evaluation.figure(&self.metric)?);
+        if evaluation.figure(&self.metric).is_none() {
+            let (metric, step) = (&self.metric, evaluation.step);
+            eprintln!(
+                "note: the held-out cells do not tell {metric} at step {step}: no better \
+                 checkpoint by it"
+            );
         }
+        let better = evaluation.better(&self.metric, self.best);
+        self.best = better.or(self.best);
         Ok(Request {
-            save_best,
+            save_best: better.is_some(),
             ..Request::none()
         })
     }
 
-    fn on_save(&mut self, _: &Path) -> Result<()> {
+    fn on_save(&mut self, path: &Path) -> Result<()> {
         let saved = checkpoint::list(&self.output_dir)?;
-        for old in saved.iter().rev().skip(self.save_total_limit) {
-            fs::remove_dir_all(&old.path).with_context(|| {
-                format!("{}: cannot delete the old checkpoint", old.path.display())
-            })?;
+        let Some(newest) = saved.iter().position(|saved| saved.path == path) else {
+            return Ok(()); // the best one
+        };
+        for later in &saved[newest + 1..] {
+            let path = later.path.display();
+            eprintln!("note: deleted {path}, which the run had reached before it was taken back");
+            delete(&later.path)?;
         }
-        Ok(())
+        let too_many = (newest + 1).saturating_sub(self.save_total_limit);
+        saved[..too_many]
+            .iter()
+            .try_for_each(|old| delete(&old.path))
     }
 
     fn state(&self) -> Value {
