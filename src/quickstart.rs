@@ -47,7 +47,7 @@ pub fn run(quickstart: &Quickstart) -> Result<Evaluation> {
     let output_dir = free_folder(&quickstart.output_dir);
     let simulated = quickstart.data.is_empty();
     let (files, phenotypes) = if simulated {
-        let dir = output_dir.with_extension("data");
+        let dir = data_folder(&output_dir);
         let files = simulate::simulate(&dir, quickstart.seed, SIMULATED_CELLS)?;
         println!(
             "No --data given: simulated {SIMULATED_CELLS} cells (negative-binomial counts of cell \
@@ -119,6 +119,13 @@ fn free_folder(wanted: &Path) -> PathBuf {
     folder
 }
 
+/// Where the simulated cells of a run go: beside its folder.
+fn data_folder(output_dir: &Path) -> PathBuf {
+    let mut name = output_dir.file_name().unwrap_or_default().to_owned();
+    name.push(".data");
+    output_dir.with_file_name(name)
+}
+
 fn list(files: &[PathBuf]) -> String {
     files
         .iter()
@@ -160,4 +167,17 @@ fn next_steps(files: &[PathBuf], run_folder: &Path, checkpoint: &Path) -> String
         run_folder.join("run.toml").display(),
         checkpoint.display(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_run_has_simulated_cells_of_its_own() {
+        let folder = |run: &str| data_folder(Path::new(run));
+        assert_eq!(folder("q/v1.0"), Path::new("q/v1.0.data"));
+        assert_eq!(folder("q/v1.1"), Path::new("q/v1.1.data"));
+        assert_eq!(folder("run"), Path::new("run.data"));
+    }
 }

@@ -17,7 +17,7 @@ const SAMPLED: u64 = 64;
 /// Fractions up to this size are taken for logarithms.
 const LARGEST_LOGARITHM: f32 = 25.0;
 /// Rows that are read together.
-const TOGETHER: u64 = 256;
+const TOGETHER: usize = 256;
 const NO_GENE: u32 = u32::MAX;
 
 /// How one file is read.
@@ -103,18 +103,19 @@ impl<'a> Expression<'a> {
     pub(super) fn for_each(&self, mut see: impl FnMut(u64, &[u32], &[f32])) -> Result<()> {
         let data = &self.cells.data;
         let mut entries: Vec<(u32, f32)> = Vec::new();
+        let mut cells = self.cells.selection.cells(data.len()).peekable();
         for (index, columns) in self.sources.iter().enumerate() {
             let (Some(source), own) = (data.source(index), data.cells_of(index)) else {
                 continue;
             };
-            let cells = self.cells.selection.cells(data.len());
-            let rows: Vec<u64> = cells
-                .filter(|cell| own.contains(cell))
-                .map(|c| c - own.start)
-                .collect();
-            for rows in rows.chunks(TOGETHER as usize) {
+            loop {
+                let here = std::iter::from_fn(|| cells.next_if(|&cell| cell < own.end));
+                let rows: Vec<u64> = here.take(TOGETHER).map(|cell| cell - own.start).collect();
+                if rows.is_empty() {
+                    break;
+                }
                 let block = source
-                    .read_ranges(&ranges(rows))
+                    .read_ranges(&ranges(&rows))
                     .map_err(anyhow::Error::from_boxed)?;
                 for (row, values) in rows.iter().zip(block.outer_iterator()) {
                     columns.expression(values.indices(), values.data(), &mut entries);

@@ -3,6 +3,7 @@
 //! nearest training cells by the model's own embeddings.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
@@ -67,12 +68,25 @@ pub(super) fn answer(
         progress,
     )?;
     let mut answers = Vec::new();
+    // Once for each category, however many settings it is asked for in.
+    let mut fitted: BTreeMap<&str, (Vec<u32>, Logistic)> = BTreeMap::new();
     for column in found {
-        let known = classes_of(checkpoint, &column.category, &training.data)?;
         let num_classes = column.column.names.len();
+        let (known, model) = match fitted.entry(&column.category) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
+                let known = classes_of(checkpoint, &column.category, &training.data)?;
+                let (rows, classes) = learned(&expressed[0], &known);
+                let model = Logistic::fit(&rows, expressed[0].width, &classes, num_classes);
+                entry.insert((known, model))
+            }
+        };
         let methods = [
-            (LOGISTIC, logistic(&expressed, &known, column, num_classes)),
-            (NEIGHBOURS, vote(&embedded, &known, column, num_classes)),
+            (
+                LOGISTIC,
+                logistic(model, &expressed[1], column, num_classes),
+            ),
+            (NEIGHBOURS, vote(&embedded, known, column, num_classes)),
         ];
         let simple = methods.map(|((method, description), predictions)| Simple {
             method,
@@ -118,13 +132,11 @@ impl Vectors {
 }
 
 fn logistic(
-    [training, evaluated]: &[Vectors; 2],
-    known: &[u32],
+    model: &Logistic,
+    evaluated: &Vectors,
     column: &Found,
     num_classes: usize,
 ) -> Predictions {
-    let (rows, classes) = learned(training, known);
-    let model = Logistic::fit(&rows, training.width, &classes, num_classes);
     let mut predictions = Predictions::new(num_classes);
     let asked = evaluated.of(column);
     let rows = asked.chunks_exact(evaluated.width.max(1));

@@ -17,6 +17,10 @@ Examples:
   gene-bert embed CELLS.h5ad --checkpoint RUN --output CELLS.npy       only the numbers
   gene-bert embed CELLS.h5ad --checkpoint RUN --output CELLS.parquet   a table, for pandas or polars
   gene-bert embed CELLS.h5ad --checkpoint RUN --genes in-context --output GENES.csv")]
+#[command(mut_arg("files", |files| {
+    let files = files.required(false).required_unless_present("genes");
+    files.required_if_eq("genes", "in-context")
+}))]
 pub struct EmbedArgs {
     #[command(flatten)]
     reading: ReadingFlags,
@@ -24,13 +28,23 @@ pub struct EmbedArgs {
     output: OutputFlags,
     /// What stands for a cell: cls, mean (over its tokens), or a phenotype: the state where it is
     /// masked
-    #[arg(long, value_name = "POOLING", default_value = "cls")]
+    #[arg(
+        long,
+        value_name = "POOLING",
+        default_value = "cls",
+        conflicts_with = "genes"
+    )]
     pooling: Pooling,
     /// Name of the array in obsm
-    #[arg(long, value_name = "NAME", default_value = "X_gene_bert")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        default_value = "X_gene_bert",
+        conflicts_with = "genes"
+    )]
     obsm_key: String,
-    /// Embed genes rather than cells: their table (context-free), or their mean state in the cells
-    /// of the files (in-context); written as CSV
+    /// Embed genes rather than cells: their table (context-free, for which no file is read), or
+    /// their mean state in the cells of the files (in-context); written as CSV
     #[arg(long, value_name = "KIND")]
     genes: Option<Genes>,
 }
@@ -48,10 +62,10 @@ enum Genes {
 /// A checkpoint or file that cannot be used, a place that cannot be written to.
 pub fn run(args: EmbedArgs) -> Result<()> {
     let checkpoint = args.reading.open()?;
-    let (reading, files) = args.reading.settle(std::slice::from_ref(&checkpoint))?;
     if let Some(kind) = args.genes {
-        return embed_genes(&args, kind, &checkpoint, (&files, &reading));
+        return embed_genes(&args, kind, &checkpoint);
     }
+    let (reading, files) = args.reading.settle(std::slice::from_ref(&checkpoint))?;
     let places = args
         .output
         .places(&files, &["h5ad", "npy", "csv", "parquet"])?;
@@ -101,20 +115,19 @@ impl Job<'_> {
     }
 }
 
-fn embed_genes(
-    args: &EmbedArgs,
-    kind: Genes,
-    checkpoint: &Checkpoint,
-    (files, reading): (&[PathBuf], &Reading),
-) -> Result<()> {
-    let one = files.get(..1).unwrap_or_default();
-    let places = args.output.places(one, &["csv"])?;
+fn embed_genes(args: &EmbedArgs, kind: Genes, checkpoint: &Checkpoint) -> Result<()> {
+    let places = args
+        .output
+        .places(&[PathBuf::from("genes.csv")], &["csv"])?;
     let [Place::Table(path)] = &places[..] else {
         bail!("embeddings of genes are written as CSV\nhint: --output GENES.csv");
     };
     let genes = match kind {
         Genes::ContextFree => embed::genes_without_context(checkpoint)?,
-        Genes::InContext => embed::genes_in_context(checkpoint, files, reading)?,
+        Genes::InContext => {
+            let (reading, files) = args.reading.settle(std::slice::from_ref(checkpoint))?;
+            embed::genes_in_context(checkpoint, &files, &reading)?
+        }
     };
     output::write_genes(path, &genes)?;
     println!("{}", path.display());

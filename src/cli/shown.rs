@@ -2,7 +2,7 @@
 //! line of a run can be used as it is, but most would only be in the way.
 
 /// Settings that concern the tokens of a cell.
-const TOKENS: [&str; 21] = [
+const TOKENS: [&str; 17] = [
     "config",
     "layer",
     "matrix",
@@ -10,27 +10,36 @@ const TOKENS: [&str; 21] = [
     "gene_map",
     "min_gene_overlap",
     "allow_scaled",
-    "train_data_paths",
     "bin_edges",
     "bin_edges_path",
     "quantile_bins",
     "transform",
-    "vocab_path",
     "included_phenotypes",
     "unknown_phenotype",
     "max_length",
-    "gene_ranking",
     "num_top_genes",
     "gene_order",
     "compat",
+];
+/// Settings that say where genes and phenotypes are known from.
+const KNOWN_FROM: [&str; 4] = [
+    "train_data_paths",
+    "vocab_path",
+    "gene_ranking",
     "pretrained_model_path",
 ];
 
-/// Hides the flags of a run (those under a help heading) that do not concern tokens.
-pub(super) fn tokens_only(arg: clap::Arg) -> clap::Arg {
+/// Hides the flags of a run (those under a help heading) that are in none of the lists.
+fn only(arg: clap::Arg, lists: &[&[&str]]) -> clap::Arg {
     let of_run = arg.get_help_heading().is_some();
-    let hidden = of_run && !TOKENS.contains(&arg.get_id().as_str());
+    let id = arg.get_id().as_str();
+    let hidden = of_run && !lists.iter().any(|names| names.contains(&id));
     arg.hide(hidden)
+}
+
+/// Hides the flags of a run that do not concern tokens.
+pub(super) fn tokens_only(arg: clap::Arg) -> clap::Arg {
+    only(arg, &[&TOKENS, &KNOWN_FROM])
 }
 
 /// Settings that concern masks.
@@ -43,10 +52,45 @@ const MASKS: [&str; 4] = [
 
 /// Hides the flags of a run that concern neither tokens nor masks.
 pub(super) fn tokens_and_masks(arg: clap::Arg) -> clap::Arg {
-    if MASKS.contains(&arg.get_id().as_str()) {
-        return arg;
-    }
-    tokens_only(arg)
+    only(arg, &[&TOKENS, &KNOWN_FROM, &MASKS])
+}
+
+/// Settings that concern which cells come when.
+const ORDER: [&str; 9] = [
+    "augment",
+    "balance_by",
+    "block_cells",
+    "buffer_cells",
+    "group_by",
+    "remainder",
+    "shuffle",
+    "threads",
+    "weight_by",
+];
+
+/// Hides the flags of a run that change nothing in how fast cells are read.
+pub(super) fn for_reading(arg: clap::Arg) -> clap::Arg {
+    let batch = ["per_device_train_batch_size"];
+    only(arg, &[&TOKENS, &MASKS, &ORDER, &batch])
+}
+
+/// Settings that concern what a step of training computes.
+const STEPS: [&str; 10] = [
+    "attention_probs_dropout_prob",
+    "dataloader_num_workers",
+    "device",
+    "dtype",
+    "hidden_dropout_prob",
+    "model_arch",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "pretrained_model_path",
+    "recompute",
+];
+
+/// Hides the flags of a run that change nothing in how fast steps are.
+pub(super) fn for_steps(arg: clap::Arg) -> clap::Arg {
+    only(arg, &[&TOKENS, &MASKS, &ORDER, &STEPS])
 }
 
 /// Settings that concern a vocabulary.

@@ -66,6 +66,7 @@ struct BuildArgs {
 /// Files, columns or settings that cannot be used; an output that exists or cannot be written.
 pub fn run(args: VocabArgs) -> anyhow::Result<()> {
     let Part::Build(args) = args.part;
+    args.run.refuse_actions()?;
     let config = args.run.resolve()?;
     let request = Request {
         files: args.files,

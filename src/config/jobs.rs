@@ -52,6 +52,24 @@ impl RunFlags {
     }
 }
 
+impl RunFlags {
+    /// Refuses what only a run can be asked to do, for jobs that take its settings but are none.
+    ///
+    /// # Errors
+    /// All such flags at once.
+    pub fn refuse_actions(&self) -> Result<(), Invalid> {
+        let mut checks = Checks::none();
+        for (name, given) in [
+            ("resume", self.resume.is_some()),
+            ("overwrite_output_dir", self.overwrite_output_dir),
+        ] {
+            let what = "has no meaning here: this is no training run";
+            checks.unless(!given, name, what, "leave it out");
+        }
+        checks.result()
+    }
+}
+
 impl RunConfig {
     /// The kind of run that these settings are for.
     pub fn job(&self) -> Job {

@@ -18,6 +18,7 @@ mod settings;
 mod spelling;
 mod validate;
 mod validate_data;
+mod validate_evaluation;
 
 pub use choices::{ClassWeights, Device, Dtype, FreezeEncoder, GeneStart, named};
 pub use jobs::Job;

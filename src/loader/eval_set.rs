@@ -7,6 +7,7 @@
 
 use std::fs::File;
 use std::io::BufReader;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
@@ -78,17 +79,17 @@ impl EvalSet {
     ///
     /// # Errors
     /// No such file, no such JSON, lists of different lengths, ids that the vocabulary does not
-    /// have, a set that was made with another vocabulary, no cell at all.
+    /// have, a label that is no answer at its position, a set that was made with another
+    /// vocabulary, no cell at all.
     pub fn open(path: &Path, vocabulary: &Vocabulary) -> Result<Self, LoaderError> {
         let mut set = Self {
             path: path.to_owned(),
             num_cells: 0,
             num_labels: 0,
         };
-        let limits = (vocabulary.vocab_size(), vocabulary.type_vocab_size());
         let (mut num_cells, mut num_labels) = (0, 0);
         let metadata = set.read(&mut |example| {
-            check(&example, limits).map_err(|what| format!("data[{num_cells}]: {what}"))?;
+            check(&example, vocabulary).map_err(|what| format!("data[{num_cells}]: {what}"))?;
             num_cells += 1;
             num_labels += example.labels.iter().filter(|l| **l != NO_LABEL).count() as u64;
             Ok(())
@@ -189,7 +190,8 @@ impl Iterator for Batches {
     }
 }
 
-fn check(example: &Example, (vocab, types): (usize, usize)) -> Result<(), String> {
+fn check(example: &Example, vocabulary: &Vocabulary) -> Result<(), String> {
+    let (vocab, types) = (vocabulary.vocab_size(), vocabulary.type_vocab_size());
     let length = example.input_ids.len();
     let lengths = [
         ("token_type_ids", example.token_type_ids.len()),
@@ -210,13 +212,32 @@ fn check(example: &Example, (vocab, types): (usize, usize)) -> Result<(), String
             "token_type_ids: expected ids below {types}, found {id}"
         ));
     }
-    let fits = |label: i64| label == NO_LABEL || (0..vocab as i64).contains(&label);
-    match example.labels.iter().find(|&&label| !fits(label)) {
-        Some(label) => Err(format!(
-            "labels: expected {NO_LABEL} or ids below {vocab}, found {label}"
-        )),
-        None => Ok(()),
+    let labels = example.labels.iter().zip(&example.token_type_ids);
+    for (&label, &token_type) in labels.filter(|(label, _)| **label != NO_LABEL) {
+        let (of, ids) = answers(vocabulary, token_type);
+        if !u32::try_from(label).is_ok_and(|label| ids.contains(&label)) {
+            return Err(format!(
+                "labels: expected {NO_LABEL} or, of {of} (token type {token_type}), ids from {} to \
+                 below {}, found {label}",
+                ids.start, ids.end
+            ));
+        }
     }
+    Ok(())
+}
+
+/// What a token type stands for, and the tokens that may be asked for there: none of special
+/// tokens.
+fn answers(vocabulary: &Vocabulary, token_type: u32) -> (&str, Range<u32>) {
+    if vocabulary.type_gene(token_type).is_some() {
+        return ("a gene", vocabulary.bin_ids());
+    }
+    let category = vocabulary.type_category(token_type);
+    let ids = category.and_then(|category| vocabulary.category_ids(category));
+    (
+        category.unwrap_or("a special token"),
+        ids.unwrap_or_default(),
+    )
 }
 
 fn empty() -> PackedBatch {
@@ -344,11 +365,14 @@ impl<'de> Visitor<'de> for Cells<'_> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::vocab::{GeneVocab, PhenotypeVocab};
+    use crate::vocab::{GeneVocab, PhenotypeVocab, Repeats};
 
     fn vocabulary() -> Vocabulary {
         let genes = GeneVocab::new(vec!["A".into(), "B".into()], None).unwrap();
-        Vocabulary::new(PhenotypeVocab::default(), genes, 1)
+        let sexes = ["[female]", "[male]"].map(str::to_owned).to_vec();
+        let phenotypes = [("sex".to_owned(), sexes)].into();
+        let phenotypes = PhenotypeVocab::new(phenotypes, Repeats::Refused).unwrap();
+        Vocabulary::new(phenotypes, genes, 1)
     }
 
     /// The set, in a folder that is there as long as it is used.
@@ -360,12 +384,13 @@ mod tests {
         (dir, set)
     }
 
-    /// Ids 0–3 are special, 4 and 5 the bins; types 1 and 2 the genes.
+    /// Ids 0–3 are special, 4 and 5 the sexes, 6 and 7 the bins; type 1 is the sex, 2 and 3 the
+    /// genes.
     const GOOD: &str = r#"{"metadata": {"bin_edges": [0.1]}, "data": [
-        {"input_ids": [0, 2, 5, 1, 3], "token_type_ids": [0, 1, 2, 0, 0],
+        {"input_ids": [0, 2, 7, 1, 3], "token_type_ids": [0, 1, 2, 0, 0],
          "attention_mask": [true, true, true, true, false], "labels": [-100, 5, -100, -100, -100]},
-        {"input_ids": [0, 2, 1], "token_type_ids": [0, 2, 0], "attention_mask": [1, 1, 1],
-         "labels": [-100, 4, -100]}]}"#;
+        {"input_ids": [0, 2, 1], "token_type_ids": [0, 3, 0], "attention_mask": [1, 1, 1],
+         "labels": [-100, 6, -100]}]}"#;
 
     #[test]
     fn batches_hold_what_is_attended_to() {
@@ -374,8 +399,8 @@ mod tests {
         assert_eq!((set.num_cells(), set.num_labels()), (2, 2));
         let batches: Vec<PackedBatch> = set.batches(8, 10).map(Result::unwrap).collect();
         let expected = PackedBatch {
-            input_ids: vec![0, 2, 5, 1, 0, 2, 1],
-            token_type_ids: vec![0, 1, 2, 0, 0, 2, 0],
+            input_ids: vec![0, 2, 7, 1, 0, 2, 1],
+            token_type_ids: vec![0, 1, 2, 0, 0, 3, 0],
             cu_seqlens: vec![0, 4, 7],
             labels: vec![
                 Label {
@@ -384,7 +409,7 @@ mod tests {
                 },
                 Label {
                     position: 5,
-                    token: 4,
+                    token: 6,
                 },
             ],
             cells: vec![10, 11],
@@ -404,18 +429,43 @@ mod tests {
                 &["data[1]", "token_type_ids", "expected 2", "found 3"],
             ),
             (
-                "[0, 2, 0], ",
                 "[0, 3, 0], ",
-                &["data[1]", "below 3", "found 3"],
+                "[0, 4, 0], ",
+                &["data[1]", "below 4", "found 4"],
             ),
             (
-                "[0, 2, 5, 1, 3]",
-                "[0, 6, 5, 1, 3]",
-                &["data[0]", "below 6", "found 6"],
+                "[0, 2, 7, 1, 3]",
+                "[0, 8, 7, 1, 3]",
+                &["data[0]", "below 8", "found 8"],
             ),
-            ("-100, 4, -100", "-100, -4, -100", &["labels", "found -4"]),
+            ("-100, 6, -100", "-100, -4, -100", &["labels", "found -4"]),
+            (
+                "-100, 6, -100",
+                "-100, 5, -100",
+                &[
+                    "data[1]",
+                    "a gene (token type 3)",
+                    "from 6 to below 8",
+                    "found 5",
+                ],
+            ),
+            (
+                "-100, 5, -100, -100",
+                "-100, 0, -100, -100",
+                &[
+                    "data[0]",
+                    "sex (token type 1)",
+                    "from 4 to below 6",
+                    "found 0",
+                ],
+            ),
+            (
+                "-100, 6, -100",
+                "5, 6, -100",
+                &["data[1]", "a special token", "found 5"],
+            ),
             ("[1, 1, 1]", "[1, 2, 1]", &["found 2"]),
-            ("4, -100]}]}", "4, -10", &["line 5"]),
+            ("6, -100]}]}", "6, -10", &["line 5"]),
             (
                 "{\"bin_edges\": [0.1]}",
                 r#"{"gene_bert": {"version": "", "vocabulary": "x", "seed": 0}}"#,

@@ -7,7 +7,6 @@ use super::embeddings::WORD_TABLE;
 use super::encoder::Encoder;
 use super::layers::{LayerNorm, Linear, spec};
 use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum};
-use crate::buffers::from_vec;
 use crate::cell::PackedBatch;
 use crate::kernels::activation::{self, Activation};
 use crate::kernels::{cross_entropy, layer_norm, rows};
@@ -187,14 +186,6 @@ impl GeneBertForMaskedLM {
 }
 
 impl LossSum {
-    /// The sum as a scalar tensor.
-    ///
-    /// # Errors
-    /// The tensor cannot be made.
-    pub fn to_tensor(&self) -> Result<Tensor> {
-        from_vec(vec![self.sum as f32], ())
-    }
-
     /// The mean; 0 where there is no label.
     pub fn mean(&self) -> f64 {
         if self.weight > 0.0 {

@@ -155,6 +155,7 @@ impl Tokens {
 /// The settings of `flags`, those that are not given being of the checkpoint that
 /// `--pretrained_model_path` names, and its folder.
 pub(super) fn settle(flags: &RunFlags) -> Result<(RunConfig, Option<PathBuf>), PrepareError> {
+    flags.refuse_actions()?;
     let mut config = flags.resolve()?;
     let checkpoint = config.pretrained_model_path.clone();
     let checkpoint = checkpoint.filter(|path| path.is_dir());

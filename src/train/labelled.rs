@@ -94,13 +94,13 @@ impl Labelled {
         let num_cells = class_of.len() as u64;
         let least = self.counts.iter().copied().filter(|&n| n > 0).min();
         let least = least.unwrap_or(0) as usize;
+        let mut of_class = vec![Vec::new(); self.counts.len()];
+        for cell in self.cells.cells(num_cells) {
+            of_class[class_of[cell as usize] as usize].push(cell);
+        }
         let mut kept = Vec::new();
-        for class in (0..self.counts.len() as u32).filter(|&c| self.counts[c as usize] > 0) {
-            let own = self.cells.cells(num_cells);
-            let own: Vec<u64> = own
-                .filter(|&cell| class_of[cell as usize] == class)
-                .collect();
-            let mut rng = stream(seed, Stream::Balance, 0, u64::from(class));
+        for (class, own) in (0..).zip(of_class).filter(|(_, own)| !own.is_empty()) {
+            let mut rng = stream(seed, Stream::Balance, 0, class);
             let drawn = rand::seq::index::sample(&mut rng, own.len(), least);
             kept.extend(drawn.into_iter().map(|i| own[i]));
         }

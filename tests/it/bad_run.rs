@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use gene_bert::cell::CellSource;
 use gene_bert::h5ad::{H5ad, OpenOptions};
 
+use crate::command::{gene_bert, refused};
 use crate::folder::{Folder, said, write_cells};
 
 #[test]
@@ -115,6 +116,48 @@ fn cells_that_are_skipped() {
     assert!(
         resumed.contains(&format!("Trained on {} cells, ", 2 * known)),
         "{resumed}"
+    );
+}
+
+/// What `check` says of settings is what a run with them would.
+#[test]
+fn check_says_what_the_run_would() {
+    let folder = Folder::new();
+    folder.train("");
+    let dir = folder.0.path();
+    let from = "check --train_data_paths simulated_1.h5ad --output_dir new --max_length 24 \
+                --pretrained_model_path out/checkpoint-2 --included_phenotypes cell_type";
+    let settings = |line: &str| {
+        let output = gene_bert(dir, line);
+        assert!(output.status.success(), "{line}: {output:?}");
+        let text = String::from_utf8(output.stdout).unwrap();
+        toml::from_str::<toml::Table>(&text).unwrap()
+    };
+    let edges = settings(from)["bin_edges"].as_array().unwrap().len();
+    assert_eq!(edges, 2);
+    refused(
+        dir,
+        &format!("{from} --bin_edges 0.7"),
+        &["checkpoint-2", "hint: "],
+    );
+    refused(
+        dir,
+        &format!("{from} --num_hidden_layers 3"),
+        &["num_hidden_layers"],
+    );
+    let resumed = settings("check --resume out");
+    assert_eq!(resumed["seed"].as_integer(), Some(1));
+    for line in [
+        "check --resume out",
+        "check --config out/run.toml --resume out/checkpoint-2",
+    ] {
+        refused(dir, &format!("{line} --seed 7"), &["seed", "hint: "]);
+    }
+    refused(dir, "check --resume absent", &["absent", "hint: "]);
+    refused(
+        dir,
+        &format!("{from} --class_weights none"),
+        &["class_weights", "cls"],
     );
 }
 

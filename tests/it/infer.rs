@@ -180,6 +180,32 @@ fn embeddings_stand_beside_the_cells() {
     folder.done("embed bare.h5ad --checkpoint mlm --genes in-context --output genes.csv");
     let text = fs::read_to_string(folder.path("genes.csv")).unwrap();
     assert!(text.starts_with("gene,num_cells,embedding_0,"), "{text}");
+    // The table of genes is the model's: no file is read for it, nothing of cells is asked.
+    folder.done("embed --checkpoint mlm --genes context-free --output table.csv");
+    assert_eq!(
+        fs::read_to_string(folder.path("table.csv"))
+            .unwrap()
+            .lines()
+            .count(),
+        text.lines().count()
+    );
+    for (line, part) in [
+        ("embed --checkpoint mlm --output cells.csv", "<FILE>"),
+        (
+            "embed --checkpoint mlm --genes in-context --output g.csv",
+            "<FILE>",
+        ),
+        (
+            "embed --checkpoint mlm --genes context-free --output g.csv --pooling mean",
+            "--pooling",
+        ),
+        (
+            "embed --checkpoint mlm --genes context-free --output g.csv --obsm-key X",
+            "--obsm-key",
+        ),
+    ] {
+        folder.refused(line, &[part]);
+    }
     folder.refused(
         "embed bare.h5ad --checkpoint mlm --in-place",
         &["X_gene_bert", "--overwrite"],

@@ -209,6 +209,11 @@ fn bench_data_prints_a_row_for_each_number_of_threads() {
     for (flags, part) in [
         ("", "bin"),
         ("--bin-edges 0.1 --included-phenotypes colour", "colour"),
+        ("--bin-edges 0.1 --resume nowhere", "resume"),
+        (
+            "--bin-edges 0.1 --overwrite-output-dir",
+            "overwrite_output_dir",
+        ),
     ] {
         let output = bench_data(dir.path(), flags);
         let error = String::from_utf8(output.stderr).unwrap();
@@ -248,6 +253,28 @@ fn bench_data_tells_rows_and_how_well_they_are_mixed() {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");
     assert!(error.contains("colour"), "{error}");
+}
+
+#[test]
+fn bench_shows_the_flags_that_it_reads() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = |part: &str, flag: &str| {
+        let output = bench(dir.path(), &format!("{part} --help"));
+        String::from_utf8(output.stdout).unwrap().contains(flag)
+    };
+    for (flag, data, train) in [
+        ("--max-length", true, true),
+        ("--block-cells", true, true),
+        ("--dtype", false, true),
+        ("--learning-rate", false, false),
+        ("--resume", false, false),
+    ] {
+        assert_eq!(
+            (shown("data", flag), shown("train", flag)),
+            (data, train),
+            "{flag}"
+        );
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use anyhow::Context;
 
 use super::mebibytes;
 use crate::cell::CellSource;
+use crate::cli::shown;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{expand_paths, read_string};
 use crate::kernels::memory::keep_freed_memory;
@@ -24,6 +25,10 @@ const WEIGHT_CELLS: u64 = 1000;
 
 /// Flags of `bench data`: those of a run count, as far as they concern reading and tokens.
 #[derive(Debug, clap::Args)]
+#[command(
+    mut_args(shown::for_reading),
+    after_help = "Every setting of mlm is accepted: those that are not listed change nothing."
+)]
 pub(super) struct DataArgs {
     /// The h5ad files or SCDL archives; brace patterns and globs are understood
     #[arg(required = true, value_name = "FILE")]
@@ -78,6 +83,7 @@ pub(super) type Sources = Vec<(Arc<dyn CellSource>, Arc<BoundSource>)>;
 pub(super) fn run(args: &DataArgs) -> anyhow::Result<()> {
     // As training does, which reads while it computes.
     keep_freed_memory();
+    args.run.refuse_actions()?;
     let config = args.run.resolve()?;
     let bins = if args.rows {
         Bins::Shared(vec![0.5])

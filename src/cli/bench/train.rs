@@ -10,6 +10,7 @@ use super::data::{masking, open};
 use super::mebibytes;
 use crate::cell::PackedBatch;
 use crate::cli::device::say_device;
+use crate::cli::shown;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{StagedDir, write_atomic};
 use crate::kernels::parallel::compute_with;
@@ -23,6 +24,10 @@ const BATCHES: u64 = 4;
 
 /// Flags of `bench train`: those of a run count, as far as they concern model and tokens.
 #[derive(Debug, clap::Args)]
+#[command(
+    mut_args(shown::for_steps),
+    after_help = "Every setting of mlm is accepted: those that are not listed change nothing."
+)]
 pub(super) struct TrainArgs {
     /// h5ad files whose cells to train on; brace patterns and globs are understood [default:
     /// made-up cells]
@@ -68,6 +73,7 @@ pub(super) struct TrainArgs {
 /// # Errors
 /// Files that cannot be read or made into tokens, and settings that cannot work.
 pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
+    args.run.refuse_actions()?;
     let config = args.run.resolve()?;
     compute_with(config.threads);
     let (model, batches) = workload(args, &config)?;
