@@ -169,6 +169,11 @@ impl<R: ReadCells> Loader<R> {
         plan_batches(&self.config, &self.sampler, 0).num_batches()
     }
 
+    /// Batches of this epoch that are still to come.
+    pub fn batches_left(&self) -> u64 {
+        self.batches.num_batches() - self.next_batch
+    }
+
     /// The plan behind the batches.
     pub fn sampler(&self) -> &Sampler {
         &self.sampler
