@@ -77,12 +77,15 @@ impl Batches {
         let places: HashMap<&str, u32> = self.cells.keys().map(String::as_str).zip(0..).collect();
         let number = |name: &String| places.get(name.as_str()).copied();
         let numbers: Vec<Option<u32>> = labels.categories.iter().map(number).collect();
-        let batch = |(row, code): (usize, &i32)| {
+        let mut batches = Vec::with_capacity(labels.codes.len());
+        for (row, code) in labels.codes.iter().enumerate() {
             let number = usize::try_from(*code).ok().and_then(|c| *numbers.get(c)?);
-            number.ok_or_else(|| self.no_batch(file, column, row))
-        };
-        let batches = labels.codes.iter().enumerate().map(batch);
-        Ok(Some(batches.collect::<Result<_, _>>()?))
+            let Some(number) = number else {
+                return Err(self.no_batch(file, column, row).into());
+            };
+            batches.push(number);
+        }
+        Ok(Some(batches))
     }
 
     fn no_batch(&self, file: &H5ad, column: &str, row: usize) -> GenesError {
