@@ -15,6 +15,7 @@
 //! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
 //! | 1 | [`store`] ∘ | the other cell sources behind [`cell::CellSource`] |
 //! | 1 | [`kernels`] | the fused operations of a training step; the only `unsafe` |
+//! | 1 | [`dist`] ∘ | several processes: collectives over existing engines, launching, liveness |
 //! | 1 | [`classical`] ∘ | the simple methods that a model is compared with and looked at by |
 //! | 1 | [`parameters`] | named weights, their gradients, both on disk as safetensors |
 //! | 2 | [`tokenize`] ∘ | cell + vocabulary + settings → tokens |
@@ -35,6 +36,7 @@ pub mod cell;
 pub mod classical;
 pub mod cli;
 pub mod config;
+pub mod dist;
 pub mod file;
 pub mod h5ad;
 pub mod infer;

@@ -28,7 +28,7 @@ fn main() -> ExitCode {
         Ok(Err(error)) if failure::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Ok(Err(error)) => {
             eprintln!("{}", failure::describe(&error));
-            USER_ERROR.into()
+            failure::exit_code(&error).unwrap_or(USER_ERROR).into()
         }
         Err(_) => OUR_ERROR.into(),
     }

@@ -9,13 +9,16 @@
 //! each cell's highest genes only; and initial weights wide enough for a hidden size of 64.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 
 use crate::config::{RunConfig, Settings};
+use crate::dist::Ranks;
 use crate::prepare::simulate;
 use crate::train::figures::{Evaluation, PhenotypeFigures, Setting};
 use crate::train::pretrain;
+use crate::train::run::Asked;
 
 /// Cells simulated where there are no data.
 const SIMULATED_CELLS: usize = 2_000;
@@ -68,7 +71,7 @@ pub fn run(quickstart: &Quickstart) -> Result<Evaluation> {
         );
     }
     let config = settings(quickstart, &files, phenotypes, &output_dir)?;
-    let outcome = pretrain::pretrain(&config, None, false)?;
+    let outcome = pretrain::pretrain(&config, Asked::anew(&Arc::new(Ranks::alone())))?;
     let evaluation = outcome
         .evaluation
         .context("the run ended before its evaluation")?;

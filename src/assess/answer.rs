@@ -7,6 +7,7 @@ use anyhow::{Result, bail, ensure};
 
 use super::job::Column;
 use super::subject::{Question, Subject};
+use crate::dist::Ranks;
 use crate::infer::{Checkpoint, Model};
 use crate::loader::{EvalSet, NO_CLASS, Sampler, SamplerConfig, Selection, Shuffle};
 use crate::metrics::argmax;
@@ -172,6 +173,7 @@ fn evaluator(checkpoint: &Checkpoint, subject: &Subject, asked: Vec<String>) -> 
         seed: subject.seed,
         loader: subject.loader.clone(),
         baselines,
+        ranks: Arc::new(Ranks::alone()),
     })
 }
 

@@ -5,6 +5,8 @@
 
 use std::io;
 
+use crate::train::launch::RunFailed;
+
 /// `error: outer: cause: its cause`, then one line `hint: …` per remedy found in the chain.
 pub fn describe(error: &anyhow::Error) -> String {
     let mut message = String::from("error");
@@ -43,6 +45,12 @@ pub fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .and_then(|e| e.io_error_kind());
         io.or(json) == Some(io::ErrorKind::BrokenPipe)
     })
+}
+
+/// The exit code that an error brings along; `None`: that of the user's mistakes.
+pub fn exit_code(error: &anyhow::Error) -> Option<u8> {
+    let failed = error.downcast_ref::<RunFailed>();
+    failed.map(|failed| failed.code)
 }
 
 #[cfg(test)]

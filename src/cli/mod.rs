@@ -2,7 +2,8 @@
 //!
 //! To add one: a file, a `mod` line, and a line in each of [`Command`] and [`Command::run`].
 //! [`arguments`] puts what people type into the form that clap reads, [`shown`] keeps helps short,
-//! [`failure`] says how errors look. Exit codes: 0; 1 for what the user can put right (also bad flags); 2 for our own faults.
+//! [`failure`] says how errors look. Exit codes: 0; 1 for what the user can
+//! put right (also bad flags); 2 for our own faults; 3 where a process of the run was lost.
 
 pub mod arguments;
 mod bench;
@@ -18,6 +19,7 @@ pub mod failure;
 mod files;
 mod genes;
 mod info;
+mod launch;
 mod mlm;
 mod predict;
 mod progress;
@@ -30,7 +32,7 @@ mod vocab;
 
 use std::ffi::OsString;
 
-use crate::config::Job;
+use crate::config::{Job, RunFlags};
 use clap::{CommandFactory, Parser, Subcommand};
 
 /// Pretrain, fine-tune and evaluate positionless transformers on single-cell atlases, straight
@@ -70,6 +72,8 @@ pub enum Command {
     Genes(genes::GenesArgs),
     /// What is in h5ad files: shape, encoding, values, obs columns, gene ids, and what is odd
     Info(info::InfoArgs),
+    /// Train in several processes on this machine
+    Launch(launch::LaunchArgs),
     /// Pretrain by masking genes and phenotypes
     Mlm(Box<mlm::MlmArgs>),
     /// Predict labels of cells with a trained model
@@ -98,6 +102,7 @@ impl Command {
             Self::EvalSet(args) => eval_set::run(&args),
             Self::Genes(args) => genes::run(args),
             Self::Info(args) => info::run(args),
+            Self::Launch(args) => launch::run(args),
             Self::Mlm(args) => mlm::run(*args),
             Self::Predict(args) => predict::run(args),
             Self::Quickstart(args) => quickstart::run(args),
@@ -124,6 +129,15 @@ impl Cli {
         let words = arguments::normalise(argv, &names, |flag| takes_one.iter().any(|f| f == flag))
             .map_err(|e| command.error(clap::error::ErrorKind::MissingSubcommand, e))?;
         Self::try_parse_from(words)
+    }
+
+    /// The flags of a command that trains.
+    fn training_flags(&self) -> Option<&RunFlags> {
+        match &self.command {
+            Command::Mlm(args) => Some(args.flags()),
+            Command::Cls(args) | Command::Bincls(args) => Some(args.flags()),
+            _ => None,
+        }
     }
 
     /// Runs the subcommand.

@@ -18,7 +18,7 @@ use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
 /// may differ when a run is resumed.
-const FREE_ON_RESUME: [&str; 20] = [
+const FREE_ON_RESUME: [&str; 22] = [
     "train_data_paths",
     "eval_data_paths",
     "split_file",
@@ -35,6 +35,8 @@ const FREE_ON_RESUME: [&str; 20] = [
     "save_total_limit",
     "logging_steps",
     "dataloader_num_workers",
+    "reduce_bucket_mib",
+    "rank_timeout",
     "recompute",
     "threads",
     "device",

@@ -264,7 +264,7 @@ mod tests {
                 "absent-gene-sampling" => " frequency",
                 "lr-scheduler-type" => " inverse_sqrt",
                 "device" => " cuda:1",
-                "dtype" => " bf16",
+                "dtype" | "reduce-dtype" => " bf16",
                 "transform" => " log1p",
                 "augment" => " thin:0.5",
                 _ if arg.get_help().unwrap().to_string().contains("0.") => " 0.25",

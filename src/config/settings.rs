@@ -10,6 +10,7 @@ use clap::ArgAction;
 use serde::{Deserialize, Serialize};
 
 use super::choices::{ClassWeights, Device, Dtype, FreezeEncoder, GeneStart, named};
+use crate::dist::Wire;
 use crate::h5ad::MatrixKey;
 use crate::loader::{AbsentGeneSampling, Remainder, Shuffle};
 use crate::optim::Schedule;
@@ -23,6 +24,7 @@ const MODEL: &str = "Model";
 const TRAINING: &str = "Training";
 const EVALUATION: &str = "Evaluation and checkpoints";
 const MACHINE: &str = "Machine";
+const PROCESSES: &str = "Several processes (see gene-bert launch)";
 
 /// `(FlagType): Type = default`: a flag holds `Option<FlagType>`, the run config `Type`.
 macro_rules! settings {
@@ -379,4 +381,17 @@ settings! {
     /// Where to compute: cpu, cuda:N, or auto: a GPU where one can be used [default: auto]
     #[arg(long, help_heading = MACHINE, value_name = "DEVICE", value_parser = named::<Device>)]
     device (Device): Device = Device::Auto;
+    /// Type of gradients on their way between processes: f32, or bf16 (half the bytes; the sums are
+    /// rounded) [default: f32]
+    #[arg(
+        long, help_heading = PROCESSES, value_name = "DTYPE", value_parser = named::<Wire>
+    )]
+    reduce_dtype (Wire): Wire = Wire::F32;
+    /// Gradients that are summed over processes at a time, in MiB [default: 4]
+    #[arg(long, help_heading = PROCESSES, value_name = "MIB")]
+    reduce_bucket_mib (usize): usize = 4;
+    /// Seconds of silence after which another process is taken to be lost, and the run ends
+    /// [default: 20]
+    #[arg(long, help_heading = PROCESSES, value_name = "SECONDS")]
+    rank_timeout (u64): u64 = 20;
 }

@@ -396,6 +396,8 @@ impl RunConfig {
 
     fn check_machine(&self, checks: &mut Checks) {
         checks.at_least_one("threads", self.threads.map(|n| n as u64));
+        checks.at_least_one("reduce_bucket_mib", self.reduce_bucket_mib as u64);
+        checks.at_least_one("rank_timeout", self.rank_timeout);
         if let Err(error) = self.device.check() {
             checks.push("device", error.to_string(), error.hint());
         }

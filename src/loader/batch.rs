@@ -17,8 +17,8 @@ use crate::cell::{Label, PackedBatch};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Remainder {
-    /// Every cell is seen once: they are a last, smaller batch, split over the ranks as evenly as
-    /// possible; where fewer cells than ranks are left, some ranks get a batch of no cells.
+    /// Every cell is seen once: the ranks take them in turn, whole batches first; the last ranks get
+    /// a smaller batch, or one of no cells. So the batches of all ranks are those of one process.
     #[default]
     Pad,
     /// They are left out of this epoch.
@@ -84,10 +84,9 @@ impl BatchPlan {
     /// The positions of batch `i` that this rank takes.
     pub fn local(&self, i: u64) -> Range<u64> {
         let Range { start, end } = self.positions(i);
-        let units = u128::from((end - start).div_ceil(self.unit));
         let share = |rank: u64| {
-            let before = (units * u128::from(rank) / u128::from(self.world_size)) as u64;
-            (start + before * self.unit).min(end)
+            let before = self.batch_cells.saturating_mul(rank);
+            start.saturating_add(before).min(end)
         };
         share(self.rank)..share(self.rank + 1)
     }
@@ -217,12 +216,12 @@ mod tests {
     }
 
     #[test]
-    fn the_remainder_is_split_evenly_dropped_or_filled_up() {
+    fn the_remainder_is_taken_in_turn_dropped_or_filled_up() {
         let last = |remainder| -> Vec<Range<u64>> {
             (0..3).map(|rank| plan(rank, remainder).local(2)).collect()
         };
         assert_eq!(plan(0, Remainder::Drop).num_batches(), 2);
-        assert_eq!(last(Remainder::Pad), [18..19, 19..21, 21..23]);
+        assert_eq!(last(Remainder::Pad), [18..21, 21..23, 23..23]);
         assert_eq!(last(Remainder::Repeat), [18..21, 21..24, 24..27]);
         assert!(plan(0, Remainder::Pad).local(3).is_empty());
         let owns = |remainder, position| plan(2, remainder).owns(position);
@@ -245,7 +244,7 @@ mod tests {
             };
             plan.local(2)
         };
-        assert_eq!([local(0), local(1), local(2)], [18..18, 18..21, 21..24]);
+        assert_eq!([local(0), local(1), local(2)], [18..21, 21..24, 24..24]);
     }
 
     #[test]

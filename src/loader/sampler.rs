@@ -237,6 +237,16 @@ impl Sampler {
         })
     }
 
+    /// The same plan for process `rank` of `world_size`.
+    ///
+    /// # Errors
+    /// There is no such rank.
+    pub fn for_rank(mut self, rank: usize, world_size: usize) -> Result<Self, LoaderError> {
+        (self.config.rank, self.config.world_size) = (rank, world_size);
+        self.config.validate()?;
+        Ok(self)
+    }
+
     /// Number of selected cells.
     pub fn len(&self) -> u64 {
         self.selection.len(self.num_cells)

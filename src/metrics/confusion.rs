@@ -1,9 +1,9 @@
 //! A confusion matrix and what is read off it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Counts of (true class, predicted class).
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Confusion {
     num_classes: usize,
     counts: Vec<u64>, // [true, predicted]
@@ -49,6 +49,13 @@ impl Confusion {
     pub fn add_times(&mut self, truth: usize, predicted: usize, times: u64) {
         if truth < self.num_classes && predicted < self.num_classes {
             self.counts[truth * self.num_classes + predicted] += times;
+        }
+    }
+
+    /// Adds the counts of another matrix of as many classes.
+    pub fn absorb(&mut self, other: &Self) {
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
         }
     }
 

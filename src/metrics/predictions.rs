@@ -1,6 +1,6 @@
 //! Predictions with probabilities, and all figures of them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::confusion::{ClassFigures, Confusion, mean};
 use super::ranking::auroc;
@@ -9,7 +9,7 @@ use super::ranking::auroc;
 const TOP: usize = 3;
 
 /// What classes were predicted, and with what probability.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Predictions {
     confusion: Confusion,
     truths: Vec<u32>,        // [N]
@@ -121,6 +121,16 @@ impl Predictions {
             keeps_all: false,
             ..Self::new(num_classes)
         }
+    }
+
+    /// Adds the predictions of others, of the same classes and kept as these are.
+    pub fn absorb(&mut self, other: Self) {
+        self.confusion.absorb(&other.confusion);
+        self.truths.extend(other.truths);
+        self.answers.extend(other.answers);
+        self.probabilities.extend(other.probabilities);
+        self.log_loss_sum += other.log_loss_sum;
+        self.right_in_top += other.right_in_top;
     }
 
     /// Adds a prediction: `probabilities` \[C\] and the true class. The answer is the most probable

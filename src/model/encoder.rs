@@ -178,6 +178,7 @@ impl Encoder {
         frozen: Option<usize>,
         gradients: &mut Gradients,
     ) -> Result<()> {
+        gradients.settle()?; // what stands above
         let blocks = self.blocks.iter().zip(saved.blocks).enumerate();
         for (i, (block, kept)) in blocks.skip(frozen.unwrap_or(0)).rev() {
             let dropout = BlockDropout::new(&self.config, saved.key, i);
@@ -187,10 +188,12 @@ impl Encoder {
                 Kept::Input(x) => block.forward(x, starts, &dropout)?.1,
                 Kept::First(kept) => {
                     dx = block.backward_first(kept, dx, starts, &dropout, gradients)?;
+                    gradients.settle()?;
                     continue;
                 }
             };
             dx = block.backward(kept, dx, starts, &dropout, gradients)?;
+            gradients.settle()?;
         }
         if frozen.is_some() {
             return Ok(());

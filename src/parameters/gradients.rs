@@ -2,6 +2,12 @@
 //!
 //! A layer's backward pass writes straight into the gradient of its parameter: [`Gradients::dense`]
 //! hands out the [`Target`], which says whether it is fresh (write) or holds an earlier batch (add).
+//!
+//! A backward pass goes in stages (the head, each block, the embeddings); at the end of each it says
+//! [`Gradients::settle`]. What was last touched in a stage is complete after it, and a [`Watcher`]
+//! may take it away while the pass goes on.
+
+use std::sync::Arc;
 
 use candle_core::{Result, Tensor, bail};
 
@@ -35,6 +41,27 @@ pub struct Gradients {
     entries: Vec<Option<Gradient>>,
     /// Memory of forgotten dense gradients, to be used again.
     spare: Vec<Option<Tensor>>,
+    /// The stage of the backward pass, and that in which each parameter was last touched.
+    stage: u32,
+    touched: Vec<u32>,
+    watcher: Option<Watcher>,
+}
+
+/// Told at the end of each stage of a backward pass: of the gradients, and which stage it was.
+#[derive(Clone)]
+pub struct Watcher(Arc<dyn Fn(&Gradients, u32) -> Result<()>>);
+
+impl Watcher {
+    /// Calls `act` at the end of each stage.
+    pub fn new(act: impl Fn(&Gradients, u32) -> Result<()> + 'static) -> Self {
+        Self(Arc::new(act))
+    }
+}
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("watcher")
+    }
 }
 
 impl Gradients {
@@ -45,7 +72,77 @@ impl Gradients {
             shapes: parameters.iter().map(|(_, v)| v.dims().to_vec()).collect(),
             entries: vec![None; parameters.len()],
             spare: vec![None; parameters.len()],
+            stage: 0,
+            touched: vec![0; parameters.len()],
+            watcher: None,
         }
+    }
+
+    /// A backward pass begins, whose stages `watcher` is told of.
+    pub fn begin(&mut self, watcher: Option<Watcher>) {
+        self.stage = 0;
+        self.watcher = watcher;
+    }
+
+    /// A stage of the backward pass has ended.
+    ///
+    /// # Errors
+    /// The watcher's.
+    pub fn settle(&mut self) -> Result<()> {
+        let stage = self.stage;
+        self.stage += 1;
+        match self.watcher.clone() {
+            Some(watcher) => (watcher.0)(self, stage),
+            None => Ok(()),
+        }
+    }
+
+    /// The stage of the last backward pass in which parameter `index` was last touched.
+    pub fn last_touched(&self, index: usize) -> u32 {
+        self.touched[index]
+    }
+
+    /// Number of weights of parameter `index`.
+    pub fn num_weights(&self, index: usize) -> usize {
+        self.shapes[index].iter().product()
+    }
+
+    /// Rows and width of parameter `index`: the last dimension and all before it.
+    pub fn rows_and_width(&self, index: usize) -> (usize, usize) {
+        let width = self.shapes[index].last().copied().unwrap_or(1);
+        (self.num_weights(index) / width.max(1), width)
+    }
+
+    /// Adds the gradient of parameter `index` to the end of `to`; zeros where there is none.
+    ///
+    /// # Errors
+    /// A tensor cannot be read.
+    pub fn append_dense(&self, index: usize, to: &mut Vec<f32>) -> Result<()> {
+        match &self.entries[index] {
+            None => to.resize(to.len() + self.num_weights(index), 0.0),
+            Some(Gradient::Dense(tensor)) => to.extend_from_slice(&buffers::read::<f32>(tensor)?),
+            Some(Gradient::Rows(rows)) => {
+                let dense = spread(rows, &self.shapes[index])?;
+                to.extend_from_slice(&buffers::read::<f32>(&dense)?);
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces the gradient of parameter `index`.
+    ///
+    /// # Errors
+    /// The number of values is not that of the weights.
+    pub fn set_dense(&mut self, index: usize, values: &[f32]) -> Result<()> {
+        if let Some(Gradient::Dense(tensor)) = self.entries[index].take() {
+            self.spare[index] = Some(tensor);
+        }
+        self.dense(index)?.put(values)
+    }
+
+    /// Replaces the gradient of parameter `index` by one of some rows.
+    pub fn set_rows(&mut self, index: usize, rows: RowGradient) {
+        self.entries[index] = Some(Gradient::Rows(rows));
     }
 
     /// Forgets every gradient; the memory of dense ones is kept for the next batch, so no handle
@@ -99,6 +196,7 @@ impl Gradients {
     /// # Errors
     /// A tensor cannot be made.
     pub fn dense(&mut self, index: usize) -> Result<Target> {
+        self.touched[index] = self.stage;
         let shape = &self.shapes[index];
         let (tensor, add) = match self.entries[index].take() {
             Some(Gradient::Dense(tensor)) => (tensor, true),
@@ -120,6 +218,7 @@ impl Gradients {
     /// # Errors
     /// A row is beyond the parameter, or widths differ.
     pub fn add_rows(&mut self, index: usize, rows: RowGradient) -> Result<()> {
+        self.touched[index] = self.stage;
         let sum = match self.entries[index].take() {
             None => Gradient::Rows(rows),
             Some(Gradient::Rows(old)) => Gradient::Rows(merge(&old, &rows)?),

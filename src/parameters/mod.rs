@@ -11,6 +11,6 @@ mod gradients;
 mod store;
 
 pub use error::ParameterError;
-pub use gradients::{Gradient, Gradients, RowGradient};
+pub use gradients::{Gradient, Gradients, RowGradient, Watcher};
 pub use store::{Init, LoadReport, Parameter, ParameterSpec, Parameters};
 pub use store::{TensorsAndMetadata, read_tensors, write_tensors};

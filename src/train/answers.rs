@@ -6,6 +6,8 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::figures::{GeneFigures, Setting};
 use crate::metrics::{Predictions, argmax, softmax};
 
@@ -31,7 +33,7 @@ pub struct Collected {
 }
 
 /// The answers for one phenotype in one setting.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct ColumnAnswers {
     /// The obs column.
     pub category: String,
@@ -42,7 +44,7 @@ pub struct ColumnAnswers {
 }
 
 /// Answers among the tokens of one category.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Answers {
     ids: Range<u32>,
     /// The cells of the data set, as many as predictions.
@@ -71,6 +73,13 @@ impl Answers {
         self.right_in_whole += u64::from(argmax(answer.logits) == answer.truth as usize);
     }
 
+    /// Adds the answers for other cells.
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.cells.extend(other.cells);
+        self.predictions.absorb(other.predictions);
+        self.right_in_whole += other.right_in_whole;
+    }
+
     /// The number of a token within its category.
     pub fn class_of(&self, token: u32) -> usize {
         token.wrapping_sub(self.ids.start) as usize
@@ -83,7 +92,7 @@ impl Answers {
 }
 
 /// The masked genes of one cell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GenesOfCell {
     /// The cell of the data set.
     pub cell: u64,
@@ -96,7 +105,7 @@ pub struct GenesOfCell {
 }
 
 /// The answers for masked genes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct GeneAnswers {
     ids: Range<u32>,
     /// What was predicted, without curves.
@@ -139,6 +148,13 @@ impl GeneAnswers {
         }
         self.predictions.add(class, &probabilities);
         self.right_in_whole += u64::from(argmax(answer.logits) == answer.truth as usize);
+    }
+
+    /// Adds the answers for other cells.
+    pub(super) fn absorb(&mut self, other: Self) {
+        self.cells.extend(other.cells);
+        self.predictions.absorb(other.predictions);
+        self.right_in_whole += other.right_in_whole;
     }
 
     /// All figures; `None`: no gene was masked.

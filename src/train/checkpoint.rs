@@ -51,13 +51,20 @@ pub struct TrainerState {
     /// Cells of this epoch that were skipped, as a phenotype is unknown.
     #[serde(default)]
     pub skipped_cells: u64,
+    /// Processes that the run began with: its batch sizes are for so many. Default 1.
+    #[serde(default = "one")]
+    pub num_processes: u64,
     /// Each hook's state under its name.
     pub hooks: BTreeMap<String, Value>,
 }
 
+fn one() -> u64 {
+    1
+}
+
 impl TrainerState {
-    /// The state before the first step.
-    pub fn new(loader: LoaderState) -> Self {
+    /// The state before the first step of a run in `num_processes`.
+    pub fn new(loader: LoaderState, num_processes: u64) -> Self {
         Self {
             format: FORMAT,
             step: 0,
@@ -66,6 +73,7 @@ impl TrainerState {
             num_tokens: 0,
             skipped_steps: 0,
             skipped_cells: 0,
+            num_processes,
             hooks: BTreeMap::new(),
         }
     }

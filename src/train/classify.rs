@@ -4,7 +4,6 @@
 //! Cells without a class are left out and counted, in training and in evaluation. Frequencies and
 //! the majority baseline are those of the training cells.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
@@ -71,20 +70,13 @@ pub(super) fn labels(batch: &PackedBatch) -> Vec<u32> {
 ///
 /// # Errors
 /// As there; classes that cannot be had or told apart.
-pub fn classify(
-    config: &RunConfig,
-    job: Job,
-    resume: Option<&Path>,
-    overwrite: bool,
-) -> Result<Outcome> {
-    config.validate(job, resume.is_some())?;
-    let asked = Asked { resume, overwrite };
-    run(config, asked, |config, files| {
-        prepare(config, resume, files)
-    })
+pub fn classify(config: &RunConfig, job: Job, asked: Asked<'_>) -> Result<Outcome> {
+    config.validate(job, asked.resume.is_some())?;
+    run(config, asked, |config, files| prepare(config, asked, files))
 }
 
-fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Prepared> {
+fn prepare(config: &RunConfig, asked: Asked<'_>, files: &Files) -> Result<Prepared> {
+    let Asked { resume, ranks, .. } = asked;
     if let Some(set) = files.eval_sets.first() {
         bail!(
             "{}: a pre-masked set tells no classes of cells\nhint: evaluate a classifier on h5ad \
@@ -116,7 +108,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
             per_cell: 1.0,
         },
     };
-    let config = &memory::settle(config, resume.is_some(), &data, &footprint)?;
+    let config = &memory::settle(config, asked, &data, &footprint)?;
     let unknown = config.unknown_phenotype;
     let class_of = classes.of_cells(&data.train, unknown)?;
     let labelled = Labelled::new(&data.train_cells, &class_of, &classes)?;
@@ -137,6 +129,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
                 majority,
                 (config.eval_sampler_config(), config.eval_loader_config()),
             )?;
+            let held_out = held_out.on(ranks);
             if held_out.num_without > 0 {
                 println!(
                     "Left out: {} held-out cells without a class",
@@ -151,7 +144,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
     } else {
         labelled
     };
-    let sampler = data.sampler(config, &labelled.cells)?;
+    let sampler = data.sampler(config, &labelled.cells, ranks)?;
     let loader = Loader::new(
         Arc::clone(&data.train),
         sampler,

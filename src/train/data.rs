@@ -12,6 +12,7 @@ use super::start::Start;
 use super::values::Kinds;
 use crate::cell::CellSource;
 use crate::config::RunConfig;
+use crate::dist::Ranks;
 use crate::file::expand_paths;
 use crate::loader::{CellFile, DataSet, EvalSet, Loader, PlainCollator, Sampler, Selection};
 use crate::tokenize::Tokenizer;
@@ -173,11 +174,11 @@ impl Data {
         Ok(lengths)
     }
 
-    /// The order of training over `cells` of the training files.
+    /// The order of training over `cells` of the training files, as this rank takes part in it.
     ///
     /// # Errors
     /// A setting that cannot work, a column that does not exist or cannot be gone by.
-    pub fn sampler(&self, config: &RunConfig, cells: &Selection) -> Result<Sampler> {
+    pub fn sampler(&self, config: &RunConfig, cells: &Selection, ranks: &Ranks) -> Result<Sampler> {
         let (sampler, left_out) = config.sampler(cells.clone(), &self.train)?;
         if left_out > 0 {
             eprintln!(
@@ -186,7 +187,7 @@ impl Data {
                 sampler.len()
             );
         }
-        Ok(sampler)
+        Ok(sampler.for_rank(ranks.rank(), ranks.world())?)
     }
 
     /// An order in which training cells are looked at before training, each once.

@@ -10,12 +10,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
 
 use super::answers::{Answer, Answers, Collected, ColumnAnswers, GeneAnswers};
 use super::baseline::Baselines;
 use super::figures::{Evaluation, PhenotypeFigures, Setting};
+use super::gathered::gather;
 use crate::cell::PackedBatch;
+use crate::dist::Ranks;
 use crate::loader::{
     DataSet, EvalMasking, EvalSet, Loader, LoaderConfig, MlmCollator, MlmConfig, Sampler,
     SamplerConfig, Selection, Shuffle,
@@ -52,6 +55,51 @@ pub struct Evaluator {
     pub loader: LoaderConfig,
     /// What constant answers reach.
     pub baselines: Baselines,
+    /// Those that share the cells: each asks its own copy of the model about a part of them.
+    pub ranks: Arc<Ranks>,
+}
+
+/// What one rank, or all together, have found.
+#[derive(Serialize, Deserialize)]
+struct Found {
+    num_cells: u64,
+    loss_sum: f64,
+    num_labels: u64,
+    genes: GeneAnswers,
+    /// By the token type of their phenotype.
+    columns: Vec<(u32, ColumnAnswers)>,
+}
+
+impl Found {
+    fn new(evaluator: &Evaluator) -> Self {
+        Self {
+            num_cells: 0,
+            loss_sum: 0.0,
+            num_labels: 0,
+            genes: GeneAnswers::new(evaluator.vocabulary.bin_ids()),
+            columns: Vec::new(),
+        }
+    }
+
+    /// Adds the answer to whatever was masked as in training.
+    fn see(&mut self, evaluator: &Evaluator, answer: &Answer<'_>) {
+        self.loss_sum += cross_entropy(answer.logits, answer.truth as usize);
+        self.num_labels += 1;
+        if let Some(gene) = evaluator.vocabulary.type_gene(answer.token_type) {
+            let mode = evaluator.baselines.gene_mode(gene);
+            self.genes.add(answer, mode);
+        }
+    }
+
+    fn absorb(&mut self, other: Self) {
+        self.num_cells += other.num_cells;
+        self.loss_sum += other.loss_sum;
+        self.num_labels += other.num_labels;
+        self.genes.absorb(other.genes);
+        for ((_, column), (_, theirs)) in self.columns.iter_mut().zip(other.columns) {
+            column.answers.absorb(theirs.answers);
+        }
+    }
 }
 
 /// Cross entropy of one row, in nats.
@@ -109,22 +157,31 @@ impl Evaluator {
         model: &GeneBertForMaskedLM,
         seen: &mut dyn FnMut(u64),
     ) -> Result<Collected> {
-        if let EvalCells::Sets(sets) = &self.cells {
-            return self.collect_sets(model, sets, seen);
+        let mut found = match &self.cells {
+            EvalCells::Sets(sets) => self.ask_sets(model, sets, seen)?,
+            EvalCells::Files(..) => self.ask_files(model, seen)?,
+        };
+        if self.ranks.world() > 1 {
+            let mut parts = gather(&self.ranks, found)?.into_iter();
+            found = parts.next().context("no rank has answered")?;
+            parts.for_each(|part| found.absorb(part));
         }
-        let mut loss_sum = 0.0;
-        let mut num_labels = 0u64;
-        let mut genes = GeneAnswers::new(self.vocabulary.bin_ids());
-        let num_cells = self.pass((model, &EvalMasking::Random), seen, |answer| {
-            loss_sum += cross_entropy(answer.logits, answer.truth as usize);
-            num_labels += 1;
-            if let Some(gene) = self.vocabulary.type_gene(answer.token_type) {
-                genes.add(answer, self.baselines.gene_mode(gene));
-            }
+        let num_labels = found.num_labels;
+        Ok(Collected {
+            num_cells: found.num_cells,
+            eval_loss: (num_labels > 0).then(|| found.loss_sum / num_labels as f64),
+            genes: found.genes,
+            columns: with_answers(found.columns),
+        })
+    }
+
+    fn ask_files(&self, model: &GeneBertForMaskedLM, seen: &mut dyn FnMut(u64)) -> Result<Found> {
+        let mut found = Found::new(self);
+        found.num_cells = self.pass((model, &EvalMasking::Random), seen, |answer| {
+            found.see(self, answer);
         })?;
-        let mut columns = Vec::new();
         if !self.asked.is_empty() {
-            columns = self.hiding(
+            found.columns = self.hiding(
                 (model, &EvalMasking::AllPhenotypes),
                 Setting::AllHidden,
                 seen,
@@ -133,71 +190,54 @@ impl Evaluator {
         if self.phenotypes.len() > 1 {
             for phenotype in &self.asked {
                 let masking = EvalMasking::Phenotype(phenotype.clone());
-                columns.extend(self.hiding((model, &masking), Setting::OthersVisible, seen)?);
+                let more = self.hiding((model, &masking), Setting::OthersVisible, seen)?;
+                found.columns.extend(more);
             }
         }
-        Ok(Collected {
-            num_cells,
-            eval_loss: (num_labels > 0).then(|| loss_sum / num_labels as f64),
-            genes,
-            columns,
-        })
+        Ok(found)
     }
 
-    /// Answers for the phenotypes that `masking` hides, where there are any.
+    /// Answers for the phenotypes, of which `masking` hides some.
     fn hiding(
         &self,
         (model, masking): (&GeneBertForMaskedLM, &EvalMasking),
         setting: Setting,
         seen: &mut dyn FnMut(u64),
-    ) -> Result<Vec<ColumnAnswers>> {
+    ) -> Result<Vec<(u32, ColumnAnswers)>> {
         let mut columns = self.columns(setting);
         self.pass((model, masking), seen, |answer| {
-            for (token_type, column) in &mut columns {
-                if *token_type == answer.token_type {
-                    column.answers.add(answer);
-                }
-            }
+            add(&mut columns, answer);
         })?;
-        Ok(with_answers(columns))
+        Ok(columns)
     }
 
     /// The answers to whatever the sets hide.
-    fn collect_sets(
+    fn ask_sets(
         &self,
         model: &GeneBertForMaskedLM,
         sets: &[EvalSet],
         seen: &mut dyn FnMut(u64),
-    ) -> Result<Collected> {
-        let (mut loss_sum, mut num_labels, mut num_cells) = (0.0, 0u64, 0);
-        let mut genes = GeneAnswers::new(self.vocabulary.bin_ids());
-        let mut columns = self.columns(Setting::AsMasked);
-        let mut see = |answer: &Answer<'_>| {
-            loss_sum += cross_entropy(answer.logits, answer.truth as usize);
-            num_labels += 1;
-            if let Some(gene) = self.vocabulary.type_gene(answer.token_type) {
-                genes.add(answer, self.baselines.gene_mode(gene));
-            }
-            for (token_type, column) in &mut columns {
-                if *token_type == answer.token_type {
-                    column.answers.add(answer);
-                }
-            }
-        };
+    ) -> Result<Found> {
+        let mut found = Found::new(self);
+        found.columns = self.columns(Setting::AsMasked);
+        let (mut first, mut number) = (0, 0);
         for set in sets {
-            for batch in set.batches(self.loader.batch_cells, num_cells) {
+            for batch in set.batches(self.loader.batch_cells, first) {
                 let batch = batch?;
-                show(model, &batch, &mut see)?;
-                num_cells += batch.num_cells() as u64;
-                seen(batch.num_cells() as u64);
+                let num_cells = batch.num_cells() as u64;
+                if number % self.ranks.world() == self.ranks.rank() {
+                    show(model, &batch, &mut |answer: &Answer<'_>| {
+                        found.see(self, answer);
+                        add(&mut found.columns, answer);
+                    })?;
+                    found.num_cells += num_cells;
+                }
+                first += num_cells;
+                number += 1;
+                seen(num_cells);
             }
         }
-        Ok(Collected {
-            num_cells,
-            eval_loss: (num_labels > 0).then(|| loss_sum / num_labels as f64),
-            genes,
-            columns: with_answers(columns),
-        })
+        Ok(found)
     }
 
     /// Room for answers, by the token type of their phenotype.
@@ -258,6 +298,7 @@ impl Evaluator {
             ..SamplerConfig::default()
         };
         let sampler = Sampler::new(order, selection.clone(), data.len())?;
+        let sampler = sampler.for_rank(self.ranks.rank(), self.ranks.world())?;
         let data = Arc::clone(data);
         let mut loader = Loader::new(data, sampler, Arc::new(collator), self.loader.clone())?;
         let mut num_cells = 0;
@@ -267,6 +308,15 @@ impl Evaluator {
             seen(batch.num_cells() as u64);
         }
         Ok(num_cells)
+    }
+}
+
+/// Adds the answer to the column that it is for, if it is for one.
+fn add(columns: &mut [(u32, ColumnAnswers)], answer: &Answer<'_>) {
+    for (token_type, column) in columns {
+        if *token_type == answer.token_type {
+            column.answers.add(answer);
+        }
     }
 }
 

@@ -3,12 +3,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 
 use super::class_figures::Classification;
 use super::classes::Classes;
 use super::classify::labels;
 use super::figures::Evaluation;
+use super::gathered::gather;
+use crate::dist::Ranks;
 use crate::loader::{
     ClassCollator, DataSet, Loader, LoaderConfig, NO_CLASS, Sampler, SamplerConfig, Selection,
 };
@@ -24,6 +26,7 @@ pub struct HeldOut {
     majority: usize,
     order: SamplerConfig,
     loader: LoaderConfig,
+    ranks: Arc<Ranks>,
     /// Cells that were left out, as they have no class.
     pub num_without: u64,
 }
@@ -61,7 +64,15 @@ impl HeldOut {
             majority,
             order,
             loader,
+            ranks: Arc::new(Ranks::alone()),
         })
+    }
+
+    /// Shared over `ranks`: each predicts its part, and all get the figures of the whole.
+    #[must_use]
+    pub fn on(self, ranks: &Arc<Ranks>) -> Self {
+        let ranks = Arc::clone(ranks);
+        Self { ranks, ..self }
     }
 
     /// All figures of `model`.
@@ -103,7 +114,7 @@ impl HeldOut {
         self.len() == 0
     }
 
-    /// Every cell and what `model` predicts for it. `seen` is told of each batch how many cells it
+    /// Every cell and what `model` predicts for it, rank by rank. `seen` is told of each batch how many cells it
     /// had.
     ///
     /// # Errors
@@ -114,6 +125,7 @@ impl HeldOut {
         seen: &mut dyn FnMut(u64),
     ) -> Result<(Vec<u64>, Predictions)> {
         let sampler = Sampler::new(self.order.clone(), self.cells.clone(), self.data.len())?;
+        let sampler = sampler.for_rank(self.ranks.rank(), self.ranks.world())?;
         let data = Arc::clone(&self.data);
         let collator = Arc::new(ClassCollator::new(Arc::clone(&self.class_of)));
         let mut loader = Loader::new(data, sampler, collator, self.loader.clone())?;
@@ -130,6 +142,12 @@ impl HeldOut {
             }
             cells.extend_from_slice(&batch.cells);
             seen(batch.num_cells() as u64);
+        }
+        let mut parts = gather(&self.ranks, (cells, predictions))?.into_iter();
+        let (mut cells, mut predictions) = parts.next().context("no rank has answered")?;
+        for (more, theirs) in parts {
+            cells.extend(more);
+            predictions.absorb(theirs);
         }
         Ok((cells, predictions))
     }

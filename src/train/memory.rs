@@ -9,7 +9,9 @@ use anyhow::{Result, bail};
 
 use super::available_memory::available_memory;
 use super::data::Data;
+use super::run::Asked;
 use crate::config::RunConfig;
+use crate::dist::Ranks;
 use crate::model::{BatchSize, GeneBertConfig, TrainingBytes};
 
 /// Code, stacks of threads, gene names.
@@ -103,7 +105,7 @@ impl Needs {
 /// fit.
 pub(super) fn settle(
     config: &RunConfig,
-    is_resumed: bool,
+    asked: Asked<'_>,
     data: &Data,
     footprint: &Footprint<'_>,
 ) -> Result<RunConfig> {
@@ -111,15 +113,16 @@ pub(super) fn settle(
     let num_cells = data.train_cells.len(data.train.len());
     let most = usize::try_from(num_cells.max(1)).unwrap_or(usize::MAX);
     let needs = |batch: usize| footprint.needs(config, data, lengths, batch.min(most));
-    let asked = config.per_device_train_batch_size;
+    let batch_asked = config.per_device_train_batch_size;
     // Those that compute, and the readers of training and of evaluation cells.
     let threads = rayon::current_num_threads() + 2 * config.dataloader_num_workers + 1;
-    let available = available_memory(threads);
+    let sharing = asked.ranks.on_this_machine() as u64;
+    let available = available_memory(threads).map(|bytes| bytes / sharing);
     let usable = available.map(|bytes| (bytes as f64 * USABLE) as u64);
-    let halves = config.auto_find_batch_size && !is_resumed;
+    let halves = config.auto_find_batch_size && asked.resume.is_none();
     let batch = match usable.filter(|_| halves) {
-        Some(usable) => fitting(asked, |batch| needs(batch).total() <= usable),
-        None => Some(asked),
+        Some(usable) => fitting(batch_asked, |batch| needs(batch).total() <= usable),
+        None => Some(batch_asked),
     };
     let Some(batch) = batch else {
         bail!(
@@ -129,20 +132,25 @@ pub(super) fn settle(
             amount(available.unwrap_or(0)),
         );
     };
+    let batch = if halves {
+        least(asked.ranks, batch)?
+    } else {
+        batch
+    };
     let needed = needs(batch);
     println!("{}", needed.describe(batch.min(most)));
-    if batch != asked {
+    if batch != batch_asked {
         eprintln!(
-            "note: auto_find_batch_size: per_device_train_batch_size is halved from {asked} to \
-             {batch}: {asked} cells need about {}, and {} are available",
-            amount(needs(asked).total()),
+            "note: auto_find_batch_size: per_device_train_batch_size is halved from {batch_asked} to \
+             {batch}: {batch_asked} cells need about {}, and {} are available",
+            amount(needs(batch_asked).total()),
             amount(available.unwrap_or(0)),
         );
     }
     match (available, usable) {
         (None, _) if halves => eprintln!(
             "note: auto_find_batch_size: this system does not tell how much memory there is; the \
-             batch stays at {asked} cells"
+             batch stays at {batch_asked} cells"
         ),
         (Some(available), Some(usable)) if needed.total() > usable => eprintln!(
             "note: {} of memory are available, which may not be enough; --auto_find_batch_size \
@@ -208,6 +216,14 @@ fn data_bytes(config: &RunConfig, num_cells: u64, lengths: Lengths) -> u64 {
     let readers = loader.num_workers.max(1) as u64;
     let at_work = (readers * READER_CELLS).min(num_cells) as f64;
     (in_use + ahead + at_work * lengths.mean * READER_TOKEN_BYTES) as u64
+}
+
+/// The smallest of the batches that fit on each rank.
+fn least(ranks: &Ranks, batch: usize) -> Result<usize> {
+    let all = ranks.group().gather((batch as u64).to_le_bytes().into())?;
+    let all = all.into_iter().filter_map(|bytes| bytes.try_into().ok());
+    let all = all.map(|bytes| u64::from_le_bytes(bytes) as usize);
+    Ok(all.min().unwrap_or(batch))
 }
 
 /// `asked`, or the first of its halves that fits; `None` if not even 1 does.

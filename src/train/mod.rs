@@ -1,14 +1,16 @@
 //! Training: the only place where model, loader and optimizer meet.
 //!
-//! [`run`] goes from a resolved configuration to a trained model, with what the [`task`] brings
+//! [`session`] begins with a command's flags; [`run`] goes from a resolved configuration to a trained model, with what the [`task`] brings
 //! ([`pretrain`], [`classify`]): [`data`] opens the files, [`divided`] says who is held out,
 //! [`start`] settles vocabulary and weights ([`gene_start`]: those of genes from the cells), [`trainer`] is the loop, [`evaluate`] and [`held_out`]
 //! measure on held-out cells next to [`baseline`]s and give [`answers`] and [`figures`];
 //! [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
 //! Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are [`hooks`] of the loop;
-//! the loop knows none of them. Resuming is exact to the bit: all that a step depends on is its
+//! the loop knows none of them. Of several processes ([`crate::dist`]) each trains on its own batches:
+//! [`reduce`] sums their gradients, [`agreement`] checks that all are about to do the same. Resuming is exact to the bit: all that a step depends on is its
 //! number, the place in the data, weights and moments.
 
+mod agreement;
 pub mod answers;
 mod available_memory;
 pub mod baseline;
@@ -20,18 +22,23 @@ pub mod data;
 mod divided;
 pub mod evaluate;
 pub mod figures;
+mod gathered;
 mod gene_start;
 pub mod held_out;
 pub mod hooks;
 mod labelled;
+pub mod launch;
 mod memory;
 pub mod pretrain;
+mod reduce;
 pub mod resume;
 pub mod run;
 mod run_folder;
+pub mod session;
 mod signal;
 pub mod start;
 pub mod task;
+mod threads;
 pub mod throughput;
 pub mod trainer;
 mod values;

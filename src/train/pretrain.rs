@@ -1,6 +1,5 @@
 //! `mlm`: masked pretraining. Brings its loss, its masks and its evaluation to [`super::run`].
 
-use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -53,21 +52,18 @@ impl Task for MaskedTokens {
     }
 }
 
-/// Trains as `config` says; with `resume`, continues from that checkpoint folder; with
-/// `overwrite`, a run that stands in the folder is deleted once everything else is settled.
+/// Trains as `config` says: on the ranks that are `asked`, from the start or from a checkpoint.
 ///
 /// # Errors
 /// Settings that cannot work, a run folder in use, unreadable files, unknown phenotypes, a
 /// checkpoint that does not fit. Nothing is left half-written.
-pub fn pretrain(config: &RunConfig, resume: Option<&Path>, overwrite: bool) -> Result<Outcome> {
-    config.validate(Job::Mlm, resume.is_some())?;
-    let asked = Asked { resume, overwrite };
-    run(config, asked, |config, files| {
-        prepare(config, resume, files)
-    })
+pub fn pretrain(config: &RunConfig, asked: Asked<'_>) -> Result<Outcome> {
+    config.validate(Job::Mlm, asked.resume.is_some())?;
+    run(config, asked, |config, files| prepare(config, asked, files))
 }
 
-fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<Prepared> {
+fn prepare(config: &RunConfig, asked: Asked<'_>, files: &Files) -> Result<Prepared> {
+    let Asked { resume, ranks, .. } = asked;
     let start = Start::new(config, resume, files)?;
     let fresh = GeneBertForMaskedLM::init_parameters(&start.model_config, config.seed)?;
     let mut weights = start.weights(fresh, |_| true)?;
@@ -85,12 +81,12 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
         num_weights,
         labels,
     };
-    let config = &memory::settle(config, resume.is_some(), &data, &footprint)?;
+    let config = &memory::settle(config, asked, &data, &footprint)?;
     let seed = config.seed;
     let num_genes = start.vocabulary.genes().len();
     let sampling = config.absent_gene_sampling;
     let gene_weights = (data.train).gene_weights(sampling, &data.train_cells, num_genes)?;
-    let sampler = data.sampler(config, &data.train_cells)?;
+    let sampler = data.sampler(config, &data.train_cells, ranks)?;
     let collator =
         MlmCollator::training(&start.vocabulary, &masking, seed, gene_weights.as_deref())?;
     let loader = Loader::new(
@@ -123,6 +119,7 @@ fn prepare(config: &RunConfig, resume: Option<&Path>, files: &Files) -> Result<P
             gene_weights,
             seed,
             loader: eval_loader,
+            ranks: Arc::clone(ranks),
         }),
     };
     let task = MaskedTokens {

@@ -5,19 +5,24 @@
 //! written before all of it is settled.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::agreement::{self, Fingerprint};
 use super::checkpoint::{self, TrainerState};
 use super::data::Files;
 use super::hooks::{self, HookSettings};
+use super::reduce::{ReduceConfig, Reducer};
 use super::run_folder;
 use super::signal;
 use super::start::{Start, Weights};
 use super::task::Task;
+use super::threads;
 use super::trainer::{Fixed, LoopSettings, Outcome, Trainer};
 use crate::config::RunConfig;
+use crate::dist::Ranks;
 use crate::loader::Loader;
 use crate::optim::AdamW;
 
@@ -42,10 +47,24 @@ pub struct Prepared {
 /// What is asked of a run besides its settings.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
+    /// The processes of the run.
+    pub ranks: &'a Arc<Ranks>,
     /// The checkpoint folder to continue from.
     pub resume: Option<&'a Path>,
     /// Whether a run that stands in the folder is deleted, once everything else is settled.
     pub overwrite: bool,
+}
+
+impl<'a> Asked<'a> {
+    /// A new run.
+    pub fn anew(ranks: &'a Arc<Ranks>) -> Self {
+        let (resume, overwrite) = (None, false);
+        Self {
+            ranks,
+            resume,
+            overwrite,
+        }
+    }
 }
 
 /// Opens the files, lets the task `prepare` itself, and trains. The settings have been validated.
@@ -61,11 +80,14 @@ pub fn run(
     let output_dir = config.output_dir.clone().context(
         "no run folder was given\nhint: --output_dir FOLDER says where checkpoints and metrics go",
     )?;
-    let own = asked
-        .resume
-        .is_some_and(|it| run_folder::holds(&output_dir, it));
-    run_folder::check(&output_dir, own || asked.overwrite)?;
-    if let Some(threads) = config.threads {
+    let ranks = asked.ranks;
+    if ranks.is_first() {
+        let own = asked
+            .resume
+            .is_some_and(|it| run_folder::holds(&output_dir, it));
+        run_folder::check(&output_dir, own || asked.overwrite)?;
+    }
+    if let Some(threads) = config.threads.or(threads::of_rank(ranks)) {
         // Fails only if the pool exists already, as in a second run of one process: then it stays.
         let _ = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -81,7 +103,9 @@ pub fn run(
     let mut trainer = assemble(asked, output_dir, prepared)?;
     signal::install();
     let outcome = trainer.train()?;
-    println!("{}", closing(&outcome, &trainer, command));
+    if trainer.ranks.is_first() {
+        println!("{}", closing(&outcome, &trainer, command));
+    }
     Ok(outcome)
 }
 
@@ -95,9 +119,9 @@ fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result
         model_json,
         ..
     } = prepared;
-    let settings = loop_settings(&config, &loader)?;
+    let ranks = Arc::clone(asked.ranks);
     let mut optimizer = AdamW::new(&weights.parameters, config.adamw_config())?;
-    let mut state = TrainerState::new(loader.state());
+    let mut state = TrainerState::new(loader.state(), ranks.world() as u64);
     if let Some(checkpoint) = asked.resume {
         state = checkpoint::load_state(checkpoint)?;
         loader.resume(&state.loader).with_context(|| {
@@ -113,6 +137,16 @@ fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result
             state.step
         );
     }
+    let accumulation = accumulation(&config, state.num_processes, ranks.world() as u64)?;
+    let settings = loop_settings(&config, &loader, accumulation)?;
+    let own = Fingerprint::new(
+        &config,
+        &start.vocabulary,
+        &weights.parameters,
+        state.step,
+        state.loader.clone(),
+    )?;
+    agreement::check(&ranks, &own)?;
     let run_toml = config.to_toml()?;
     println!("{}", describe_model(&start, &weights, &settings));
     println!("{}", config.device.describe());
@@ -120,11 +154,15 @@ fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result
         "Settings (also in {}):\n{run_toml}",
         output_dir.join("run.toml").display()
     );
-    if asked.overwrite {
-        run_folder::clear(&output_dir)?;
+    let mut hooks = Vec::new();
+    if ranks.is_first() {
+        if asked.overwrite {
+            run_folder::clear(&output_dir)?;
+        }
+        run_folder::create(&output_dir, &run_toml)?;
+        hooks = hooks::standard(&hook_settings(&config, &settings));
     }
-    run_folder::create(&output_dir, &run_toml)?;
-    let hooks = hooks::standard(&hook_settings(&config, &settings));
+    let reducer = Reducer::new(Arc::clone(&ranks), reduce_config(&config));
     let fixed = Fixed {
         output_dir,
         model_json,
@@ -142,11 +180,36 @@ fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result
         hooks,
         saved_step: asked.resume.map(|_| state.step),
         state,
+        ranks,
+        reducer,
+        interrupted: false,
+        last_norm: 0.0,
     })
 }
 
-fn loop_settings(config: &RunConfig, loader: &Loader) -> Result<LoopSettings> {
-    let accumulation = config.gradient_accumulation_steps.max(1);
+fn reduce_config(config: &RunConfig) -> ReduceConfig {
+    ReduceConfig {
+        bucket_bytes: config.reduce_bucket_mib << 20,
+        wire: config.reduce_dtype,
+    }
+}
+
+/// Batches per step and rank, so that a run that is resumed on another number of ranks takes the
+/// same batches to a step as on those it began with.
+fn accumulation(config: &RunConfig, began_with: u64, world: u64) -> Result<usize> {
+    let per_step = config.gradient_accumulation_steps.max(1) as u64 * began_with;
+    if per_step % world != 0 {
+        bail!(
+            "a step of this run has {per_step} batches ({began_with} processes × {} accumulated), \
+             which {world} processes cannot share\nhint: resume it with a number of processes that \
+             divides {per_step}",
+            config.gradient_accumulation_steps.max(1)
+        );
+    }
+    Ok((per_step / world) as usize)
+}
+
+fn loop_settings(config: &RunConfig, loader: &Loader, accumulation: usize) -> Result<LoopSettings> {
     let steps_per_epoch = loader.batches_per_epoch().div_ceil(accumulation as u64);
     if steps_per_epoch == 0 {
         bail!(

@@ -5,9 +5,15 @@
 //! labels (or class weights), so that a step's gradient does not depend on how its cells were cut.
 //! Dropout is keyed by the numbers of the batch and the part. All that a step depends on is in the
 //! checkpoint; resuming is therefore exact to the bit.
+//!
+//! Of several ranks each takes its own batches, and gradients, losses and counts are summed over all
+//! ([`super::reduce`]), so that every rank takes the same step: that of one process which accumulates
+//! the batches of all. Batches are numbered over all ranks, in the order of the cells. Only the first
+//! rank has hooks and writes; what they ask of the others is to stop.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -16,11 +22,13 @@ use serde_json::Value;
 use super::checkpoint::{self, Contents, TrainerState};
 use super::figures::Evaluation;
 use super::hooks::{EpochReport, Request, RunEnd, RunStart, StepReport, TrainHook};
+use super::reduce::{Reducer, Totals};
 use super::signal;
 use super::task::Task;
 use crate::cell::PackedBatch;
+use crate::dist::Ranks;
 use crate::loader::Loader;
-use crate::model::{DropoutKey, Gradients, LossSum, Parameters};
+use crate::model::{DropoutKey, Gradients, Parameters};
 use crate::optim::{AdamW, ScheduleConfig, clip_scale, global_norm};
 use crate::tokenize::TokenizeConfig;
 use crate::vocab::Vocabulary;
@@ -39,7 +47,7 @@ pub struct LoopSettings {
     pub total_steps: u64,
     /// Optimizer steps of one epoch.
     pub steps_per_epoch: u64,
-    /// Batches per step.
+    /// Batches per step and rank.
     pub accumulation: usize,
     /// Most tokens that are computed at once, but for a cell that has more; `None`: whole batches.
     pub tokens_per_batch: Option<usize>,
@@ -58,7 +66,7 @@ pub struct Fixed {
     /// `config.json`: the model's shape, and what it answers.
     pub model_json: Value,
     /// Tokens and genes.
-    pub vocabulary: std::sync::Arc<Vocabulary>,
+    pub vocabulary: Arc<Vocabulary>,
     /// How cells become tokens.
     pub tokenize: TokenizeConfig,
     /// The resolved configuration.
@@ -85,6 +93,13 @@ pub struct Trainer {
     pub state: TrainerState,
     /// The step of the last checkpoint, that which is resumed included.
     pub saved_step: Option<u64>,
+    /// The processes of the run.
+    pub ranks: Arc<Ranks>,
+    pub(super) reducer: Reducer,
+    /// Whether a signal has asked this or another rank to end.
+    pub(super) interrupted: bool,
+    /// Gradient norm of the last step.
+    pub(super) last_norm: f64,
 }
 
 /// What a run came to.
@@ -127,9 +142,13 @@ impl Trainer {
                 request = request.and(asked);
                 evaluation = figures;
             }
-            if signal::received() {
+            if self.ranks.world() == 1 {
+                self.interrupted = signal::received();
+            }
+            if self.interrupted {
                 request.stop = Some("interrupted".to_owned());
             }
+            let request = self.agreed(request)?;
             self.obey(&request)?;
             stopped = request.stop;
         }
@@ -143,13 +162,12 @@ impl Trainer {
             stopped: stopped.clone(),
         };
         self.each(|hook| hook.on_end(&end).map(|()| Request::none()))?;
-        let interrupted = signal::received();
         Ok(Outcome {
             evaluation,
             checkpoint,
             step,
             stopped,
-            interrupted,
+            interrupted: self.interrupted,
         })
     }
 
@@ -212,6 +230,16 @@ impl Trainer {
             })
     }
 
+    /// What is asked, with the first rank's reason to stop for all ranks.
+    fn agreed(&self, mut request: Request) -> Result<Request> {
+        if self.ranks.world() > 1 {
+            let reason = serde_json::to_vec(&request.stop)?;
+            let reason = self.ranks.group().broadcast(reason)?;
+            request.stop = serde_json::from_slice(&reason)?;
+        }
+        Ok(request)
+    }
+
     /// The batches of one step; empty at the end of the epoch.
     fn next_batches(&mut self) -> Result<Vec<PackedBatch>> {
         let mut batches = Vec::with_capacity(self.settings.accumulation);
@@ -237,7 +265,9 @@ impl Trainer {
         } else {
             1.0
         };
-        let (loss, grad_norm) = (total.sum * mean, global_norm(&gradients)? * mean);
+        let (loss, grad_norm) = (total.loss * mean, global_norm(&gradients)? * mean);
+        self.interrupted = total.interrupted > 0;
+        self.last_norm = grad_norm;
         let learning_rate = self
             .settings
             .schedule
@@ -252,32 +282,53 @@ impl Trainer {
         }
         self.state.step += 1;
         self.state.loader = self.loader.state();
-        self.state.skipped_cells += self.loader.take_skipped();
-        let report = self.report(&batches, loss, grad_norm, learning_rate, began);
+        self.ranks.at_step(self.state.step);
+        self.state.skipped_cells += total.skipped_cells;
+        let report = self.report(&total, loss, grad_norm, learning_rate, began);
         self.state.num_cells += report.num_cells;
         self.state.num_tokens += report.num_tokens;
         Ok(Some(report))
     }
 
-    /// The loss summed over all labels of `batches`, and its gradients.
-    fn gradients(&self, batches: &[PackedBatch]) -> Result<(LossSum, Gradients)> {
+    /// The loss summed over all labels of the batches of all ranks, and its gradients.
+    fn gradients(&mut self, batches: &[PackedBatch]) -> Result<(Totals, Gradients)> {
         let mut gradients = Gradients::new(&self.parameters);
-        let mut total = LossSum::default();
+        let mut total = self.counts(batches);
+        total.skipped_cells = self.loader.take_skipped();
+        let (rank, world) = (self.ranks.rank() as u64, self.ranks.world() as u64);
+        let first = self.state.step * self.settings.accumulation as u64 * world + rank;
         for (i, batch) in batches.iter().enumerate() {
-            let number = self.state.step * self.settings.accumulation as u64 + i as u64;
-            for (part, batch) in (0..).zip(self.parts(batch)) {
+            let number = first + i as u64 * world;
+            let parts = self.parts(batch);
+            for (part, batch) in parts.iter().enumerate() {
                 let dropout = DropoutKey {
                     seed: self.settings.seed,
-                    step: number | part << PART_SHIFT,
+                    step: number | (part as u64) << PART_SHIFT,
                 };
+                let is_last = i + 1 == batches.len() && part + 1 == parts.len();
+                gradients.begin(is_last.then(|| self.reducer.watcher()).flatten());
                 let task = &self.task;
-                let loss = task.loss_and_gradients(&batch, dropout, &mut gradients)?;
-                total.sum += loss.sum;
+                let loss = task.loss_and_gradients(batch, dropout, &mut gradients)?;
+                total.loss += loss.sum;
                 total.weight += loss.weight;
-                total.num_labels += loss.num_labels;
             }
         }
+        let total = self.reducer.finish(&mut gradients, total)?;
         Ok((total, gradients))
+    }
+
+    /// What `batches` hold.
+    fn counts(&self, batches: &[PackedBatch]) -> Totals {
+        let sum = |f: fn(&PackedBatch) -> usize| batches.iter().map(f).sum::<usize>() as u64;
+        Totals {
+            num_labels: sum(|b| b.labels.len()),
+            num_cells: sum(PackedBatch::num_cells),
+            num_tokens: sum(PackedBatch::num_tokens),
+            num_padded_tokens: sum(PackedBatch::num_padded_tokens),
+            interrupted: u64::from(signal::received()),
+            last_norm: self.last_norm.to_bits(),
+            ..Totals::default()
+        }
     }
 
     /// What of `batch` is computed at once.
@@ -311,23 +362,22 @@ impl Trainer {
 
     fn report(
         &self,
-        batches: &[PackedBatch],
+        total: &Totals,
         loss: f64,
         grad_norm: f64,
         learning_rate: f64,
         began: Instant,
     ) -> StepReport {
-        let sum = |f: fn(&PackedBatch) -> usize| batches.iter().map(f).sum::<usize>() as u64;
         StepReport {
             step: self.state.step,
             epoch: self.epoch(),
             loss,
             grad_norm,
             learning_rate,
-            num_labels: sum(|b| b.labels.len()),
-            num_cells: sum(PackedBatch::num_cells),
-            num_tokens: sum(PackedBatch::num_tokens),
-            num_padded_tokens: sum(PackedBatch::num_padded_tokens),
+            num_labels: total.num_labels,
+            num_cells: total.num_cells,
+            num_tokens: total.num_tokens,
+            num_padded_tokens: total.num_padded_tokens,
             skipped_steps: self.state.skipped_steps,
             seconds: began.elapsed().as_secs_f64(),
         }
@@ -354,6 +404,9 @@ impl Trainer {
     }
 
     fn obey(&mut self, request: &Request) -> Result<()> {
+        if !self.ranks.is_first() {
+            return Ok(());
+        }
         if request.save_best {
             self.save(checkpoint::BEST, false)?;
         }
@@ -367,7 +420,7 @@ impl Trainer {
         let step = self.state.step;
         let name = format!("checkpoint-{step}");
         let path = self.fixed.output_dir.join(&name);
-        if self.saved_step == Some(step) && path.is_dir() {
+        if !self.ranks.is_first() || (self.saved_step == Some(step) && path.is_dir()) {
             return Ok(path);
         }
         self.save(&name, true)?;

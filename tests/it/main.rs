@@ -31,6 +31,7 @@ mod model;
 mod orders;
 mod pretrain;
 mod quickstart;
+mod ranks;
 mod resume;
 mod scdl;
 mod shared;

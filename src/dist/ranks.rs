@@ -1,0 +1,222 @@
+//! All that a training process has of the others: the engine, the pulse, its place.
+
+#[cfg(feature = "mpi")]
+use std::net::TcpListener;
+use std::path::Path;
+use std::time::Duration;
+
+use super::place::Place;
+use super::pulse::Pulse;
+use super::{DistError, Group};
+
+/// This process among those of its run.
+#[derive(Debug)]
+pub struct Ranks {
+    group: Group,
+    pulse: Option<Pulse>,
+    place: Option<Place>,
+}
+
+impl Ranks {
+    /// One process.
+    pub fn alone() -> Self {
+        Self::of(Group::alone())
+    }
+
+    /// Ranks that need no pulse, as those of one process.
+    pub fn of(group: Group) -> Self {
+        Self {
+            group,
+            pulse: None,
+            place: None,
+        }
+    }
+
+    /// The ranks that the environment tells of; one process where it tells of none. With MPICH and
+    /// without its starter the process begins anew, with the variables by which MPICH finds its own.
+    ///
+    /// # Errors
+    /// Variables that make no sense; a build without an engine; ranks that do not find one another
+    /// within `limit`.
+    pub fn join(limit: Duration) -> Result<Self, DistError> {
+        match Place::from_environment()? {
+            Some(place) => join(place, limit),
+            None => Ok(Self::alone()),
+        }
+    }
+
+    /// This process, 0..world.
+    pub fn rank(&self) -> usize {
+        self.group.rank()
+    }
+
+    /// Number of processes.
+    pub fn world(&self) -> usize {
+        self.group.world()
+    }
+
+    /// Whether this is the process that writes and prints.
+    pub fn is_first(&self) -> bool {
+        self.rank() == 0
+    }
+
+    /// The collectives.
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    /// Processes of this machine.
+    pub fn on_this_machine(&self) -> usize {
+        let told = self.place.as_ref().and_then(|place| place.local_world);
+        told.unwrap_or_else(|| self.world()).max(1)
+    }
+
+    /// From now on what this process prints, unless it is the first, goes to `log`; the last of
+    /// faults also to where it went so far.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn print_to(&self, log: &Path) -> std::io::Result<()> {
+        if self.is_first() || self.pulse.is_none() {
+            return Ok(());
+        }
+        let voice = redirect(log)?;
+        if let Some(pulse) = &self.pulse {
+            pulse.speak_to(voice);
+        }
+        Ok(())
+    }
+
+    /// Lets the others know at which step this rank is.
+    pub fn at_step(&self, step: u64) {
+        if let Some(pulse) = &self.pulse {
+            pulse.at_step(step);
+        }
+    }
+
+    /// Parts from the others: in good order if the run went well, else with the reason.
+    pub fn leave(&self, failure: Option<&str>) {
+        match (failure, &self.pulse) {
+            (Some(why), Some(pulse)) => pulse.failed(why),
+            (Some(_), None) => {}
+            (None, pulse) => {
+                // What keeps a rank from this shows as a fault on the others.
+                let _ = self.group.barrier();
+                self.group.close();
+                if let Some(pulse) = pulse {
+                    pulse.leave();
+                }
+            }
+        }
+    }
+}
+
+#[cfg(not(feature = "mpi"))]
+fn join(place: Place, _: Duration) -> Result<Ranks, DistError> {
+    let Place { world, told_by, .. } = place;
+    let asked = format!("the environment ({told_by}) says that this is one of {world} processes");
+    Err(DistError::NoEngine { asked })
+}
+
+#[cfg(feature = "mpi")]
+fn join(place: Place, limit: Duration) -> Result<Ranks, DistError> {
+    use super::mpi::{self, Mpi};
+
+    let master = place.master.clone();
+    if let Some((host, port)) = master.as_ref().filter(|_| mpi::speaks_pmi()) {
+        begin_anew(&place, host, *port)?;
+    }
+    let mut pulse = match &master {
+        Some(address) => Some(meet(&place, address, limit)?),
+        None => None,
+    };
+    let own = place.clone();
+    let group = Group::new(move || Mpi::open(&own))?;
+    if pulse.is_none() {
+        pulse = Some(meet_by(&group, limit)?);
+    }
+    Ok(Ranks {
+        group,
+        pulse,
+        place: Some(place),
+    })
+}
+
+/// Rank 0 opens the port at which the others have been told to look for it.
+#[cfg(feature = "mpi")]
+fn meet(place: &Place, (host, port): &(String, u16), limit: Duration) -> Result<Pulse, DistError> {
+    if place.rank > 0 {
+        return Pulse::other(place.rank, &[format!("{host}:{port}")], limit);
+    }
+    let listener = TcpListener::bind(("0.0.0.0", *port));
+    let listener = listener.map_err(|source| DistError::Listen {
+        address: format!("port {port}"),
+        source,
+    })?;
+    Pulse::first(listener, place.world, limit)
+}
+
+/// Rank 0 opens any port and tells the others over the engine.
+#[cfg(feature = "mpi")]
+fn meet_by(group: &Group, limit: Duration) -> Result<Pulse, DistError> {
+    let wrong = |source| DistError::Listen {
+        address: "any port".to_owned(),
+        source,
+    };
+    if group.rank() > 0 {
+        let told = group.broadcast(Vec::new())?;
+        let told = String::from_utf8_lossy(&told).into_owned();
+        let addresses: Vec<String> = told.split(' ').map(str::to_owned).collect();
+        return Pulse::other(group.rank(), &addresses, limit);
+    }
+    let listener = TcpListener::bind("0.0.0.0:0").map_err(wrong)?;
+    let port = listener.local_addr().map_err(wrong)?.port();
+    let host = ::mpi::environment::processor_name().unwrap_or_default();
+    let host = host.trim_end_matches('\0');
+    group.broadcast(format!("{host}:{port} 127.0.0.1:{port}").into_bytes())?;
+    Pulse::first(listener, group.world(), limit)
+}
+
+/// Replaces this process by itself with the variables by which MPICH finds rank 0's table.
+#[cfg(feature = "mpi")]
+fn begin_anew(place: &Place, host: &str, port: u16) -> Result<(), DistError> {
+    use std::os::unix::process::CommandExt;
+
+    const PORT: &str = "PMI_PORT";
+    if std::env::var_os(PORT).is_some() {
+        return Ok(());
+    }
+    let program = std::env::current_exe().unwrap_or_default();
+    let source = std::process::Command::new(&program)
+        .args(std::env::args_os().skip(1))
+        .env(PORT, format!("{host}:{port}"))
+        .env("PMI_ID", place.rank.to_string())
+        .exec();
+    let program = program.display().to_string();
+    Err(DistError::Start { program, source })
+}
+
+/// Standard output and error go to `log`; gives what standard error was.
+#[cfg(unix)]
+fn redirect(log: &Path) -> std::io::Result<std::fs::File> {
+    use std::os::fd::AsFd;
+
+    use nix::unistd::{dup2_stderr, dup2_stdout};
+
+    if let Some(folder) = log.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)?;
+    let voice = std::io::stderr().as_fd().try_clone_to_owned()?;
+    dup2_stdout(&file)?;
+    dup2_stderr(&file)?;
+    Ok(voice.into())
+}
+
+#[cfg(not(unix))]
+fn redirect(_: &Path) -> std::io::Result<std::fs::File> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
