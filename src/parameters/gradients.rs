@@ -49,7 +49,9 @@ pub struct Gradients {
 
 /// Told at the end of each stage of a backward pass: of the gradients, and which stage it was.
 #[derive(Clone)]
-pub struct Watcher(Arc<dyn Fn(&Gradients, u32) -> Result<()>>);
+pub struct Watcher(Arc<Act>);
+
+type Act = dyn Fn(&Gradients, u32) -> Result<()>;
 
 impl Watcher {
     /// Calls `act` at the end of each stage.

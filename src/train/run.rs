@@ -198,7 +198,7 @@ fn reduce_config(config: &RunConfig) -> ReduceConfig {
 /// same batches to a step as on those it began with.
 fn accumulation(config: &RunConfig, began_with: u64, world: u64) -> Result<usize> {
     let per_step = config.gradient_accumulation_steps.max(1) as u64 * began_with;
-    if per_step % world != 0 {
+    if !per_step.is_multiple_of(world) {
         bail!(
             "a step of this run has {per_step} batches ({began_with} processes × {} accumulated), \
              which {world} processes cannot share\nhint: resume it with a number of processes that \
