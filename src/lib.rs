@@ -10,6 +10,7 @@
 //! | 0 | [`file`](mod@file) ∘ | read and write whose errors name the path; atomic files and folders; path patterns |
 //! | 0 | [`metrics`] ∘ | how good predictions and clusters are, from numbers alone |
 //! | 0 | [`numbers`] ∘ | numbers as they lie in files: widths, byte orders, half precision |
+//! | 0 | [`page`] ∘ | pieces of self-contained HTML pages: style, tables, charts |
 //! | 0 | [`buffers`] | read and write views of candle tensors |
 //! | 1 | [`h5ad`] ∘ | AnnData files of any encoding: row blocks and obs columns; knows no tokens |
 //! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
@@ -27,6 +28,7 @@
 //! | 6 | [`train`] | the loop, hooks, checkpoints, evaluation |
 //! | 7 | [`infer`] | embeddings and predictions of cells, put back into h5ad |
 //! | 7 | [`quickstart`] | a first run, on simulated cells or the user's |
+//! | 7 | [`sweep`] ∘ | studies: many runs as child processes, which settings are next, what came of them |
 //! | 8 | [`assess`] | how good a checkpoint is: figures, intervals, baselines, files to look at |
 //! | 9 | [`cli`] | one file per subcommand: flags and `run`, no logic |
 
@@ -46,11 +48,13 @@ pub mod metrics;
 pub mod model;
 pub mod numbers;
 pub mod optim;
+pub mod page;
 pub mod parameters;
 pub mod prepare;
 pub mod quickstart;
 pub mod rng;
 pub mod store;
+pub mod sweep;
 pub mod tokenize;
 pub mod train;
 pub mod vocab;

@@ -40,6 +40,8 @@ pub enum Stream {
     GeneStart = 14,
     /// Which neighbour of a cell is taken; id = index of the cell.
     Neighbors = 15,
+    /// Trials of a study; epoch = number of the trial, id = number of the draw.
+    Sweep = 16,
 }
 
 /// The generator of one stream.

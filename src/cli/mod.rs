@@ -27,6 +27,7 @@ mod quickstart;
 mod reading;
 mod shown;
 mod split;
+mod sweep;
 mod tokenize;
 mod vocab;
 
@@ -82,6 +83,8 @@ pub enum Command {
     Quickstart(quickstart::QuickstartArgs),
     /// Decide which cells train, which validate, which test
     Split(Box<split::SplitArgs>),
+    /// Run a study: many runs with other settings, by a grid, at random or by the results so far
+    Sweep(sweep::SweepArgs),
     /// Show the tokens of single cells, as a run with these settings sees them
     Tokenize(Box<tokenize::TokenizeArgs>),
     /// Build vocabularies
@@ -107,6 +110,7 @@ impl Command {
             Self::Predict(args) => predict::run(args),
             Self::Quickstart(args) => quickstart::run(args),
             Self::Split(args) => split::run(&args),
+            Self::Sweep(args) => sweep::run(args),
             Self::Tokenize(args) => tokenize::run(&args),
             Self::Vocab(args) => vocab::run(args),
         }

@@ -32,6 +32,14 @@ impl Bar {
         self.message = message.into();
     }
 
+    /// Prints a line above the bar, to standard output.
+    pub(super) fn print(&self, line: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| println!("{line}")),
+            None => println!("{line}"),
+        }
+    }
+
     /// Shows the share that is done, 0..=1.
     pub(super) fn show(&mut self, share: f64) {
         if self.visible && self.start.elapsed() > PATIENCE {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::class_figures::Classification;
 use crate::metrics::Figures;
@@ -108,6 +109,34 @@ impl Evaluation {
             let named = figures.named();
             all.extend(named.map(|(name, value)| (format!("{prefix}{name}"), value)));
         }
+        all
+    }
+
+    /// Every figure by name, of an evaluation's line in `metrics.jsonl`.
+    pub fn figures_of_line(line: &Value) -> BTreeMap<String, f64> {
+        let mut all = BTreeMap::new();
+        let mut add = |prefix: String, figures: &Value| {
+            for name in Figures::NAMES {
+                all.extend(
+                    figures[name]
+                        .as_f64()
+                        .map(|v| (format!("{prefix}{name}"), v)),
+                );
+            }
+        };
+        for phenotype in line["phenotypes"].as_array().into_iter().flatten() {
+            if phenotype["setting"] != "others_visible" {
+                let category = phenotype["category"].as_str().unwrap_or_default();
+                add(format!("{category}_"), phenotype);
+            }
+        }
+        add("gene_".to_owned(), &line["genes"]);
+        add(String::new(), &line["classification"]);
+        all.extend(
+            line["eval_loss"]
+                .as_f64()
+                .map(|v| ("eval_loss".to_owned(), v)),
+        );
         all
     }
 

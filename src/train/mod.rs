@@ -35,7 +35,7 @@ pub mod resume;
 pub mod run;
 mod run_folder;
 pub mod session;
-mod signal;
+pub mod signal;
 pub mod start;
 pub mod task;
 mod threads;

@@ -101,7 +101,7 @@ pub fn run(
     let prepared = prepare(config, &files)?;
     let command = prepared.command;
     let mut trainer = assemble(asked, output_dir, prepared)?;
-    signal::install();
+    signal::install(signal::OF_A_RUN);
     let outcome = trainer.train()?;
     if trainer.ranks.is_first() {
         println!("{}", closing(&outcome, &trainer, command));

@@ -38,6 +38,9 @@ const PART_SHIFT: u32 = 40;
 /// Steps in a row without a finite gradient after which a run ends.
 const MAX_SKIPPED_IN_A_ROW: u64 = 3;
 
+/// Why a run ended that a signal ended.
+pub const INTERRUPTED: &str = "interrupted";
+
 /// The numbers the loop runs by.
 #[derive(Debug, Clone)]
 pub struct LoopSettings {
@@ -146,7 +149,7 @@ impl Trainer {
                 self.interrupted = signal::received();
             }
             if self.interrupted {
-                request.stop = Some("interrupted".to_owned());
+                request.stop = Some(INTERRUPTED.to_owned());
             }
             let request = self.agreed(request)?;
             self.obey(&request)?;

@@ -36,6 +36,7 @@ mod resume;
 mod scdl;
 mod shared;
 mod split;
+mod sweep;
 mod table;
 mod tokens;
 mod torture;

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::html::{count, shortened, text};
-use super::svg::Frame;
 use crate::metrics::Reliability;
+use crate::page::html::{count, shortened, text};
+use crate::page::svg::Frame;
 
 /// Classes drawn one by one; the rarer ones are drawn as one.
 const SHOWN: usize = 32;

@@ -2,9 +2,9 @@
 //! the confusion matrix, the reliability curve, the classes, the groups.
 
 use super::charts::{heat_map, reliability};
-use super::html::{card, count, figure, table, text};
 use crate::assess::summary::{ColumnSummary, GeneSummary, Interval};
 use crate::metrics::Figures;
+use crate::page::html::{card, count, figure, table, text};
 
 /// Names of the figures, as [`Figures::NAMES`] has them, for readers.
 const SPELLED: [(&str, &str); 12] = [

@@ -2,9 +2,9 @@
 
 use std::fmt::Write;
 
-use super::html::{card, colour, count, figure, legend, shortened, text};
 use crate::assess::map::{Colouring, Map};
 use crate::assess::summary::EmbeddingSummary;
+use crate::page::html::{card, colour, count, figure, legend, shortened, text};
 
 const SIDE: f64 = 520.0;
 const MARGIN: f64 = 12.0;

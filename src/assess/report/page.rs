@@ -2,13 +2,12 @@
 
 use std::fmt::Write;
 
-use super::html::{card, count, figure, text};
 use super::training::Training;
 use super::{columns, map};
 use crate::assess::map::Map;
 use crate::assess::summary::{Interval, Summary, setting_text};
-
-const STYLE: &str = include_str!("style.css");
+use crate::page::document;
+use crate::page::html::{card, count, figure, text};
 
 /// What a report shows.
 #[derive(Debug)]
@@ -72,15 +71,12 @@ pub fn page(report: &Report<'_>) -> String {
         );
     }
     body += &settings(report.settings);
-    format!(
-        "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\
-         <meta name=viewport content=\"width=device-width, initial-scale=1\">\
-         <title>{} · evaluation</title>\n<style>\n{STYLE}</style></head>\n<body><main>\n{body}\
-         <footer>gene-bert {} · every figure stands in metrics.json beside this page</footer>\
-         </main></body></html>\n",
-        text(&summary.checkpoint),
-        text(summary.gene_bert),
-    )
+    let title = format!("{} · evaluation", summary.checkpoint);
+    let footer = format!(
+        "gene-bert {} · every figure stands in metrics.json beside this page",
+        text(summary.gene_bert)
+    );
+    document(&title, &body, &footer, "", "")
 }
 
 fn named(values: &[String]) -> String {

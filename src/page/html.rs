@@ -9,7 +9,7 @@ const COLOURS: [&str; 12] = [
 ];
 
 /// A text, so that it means itself.
-pub(super) fn text(text: &str) -> String {
+pub fn text(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         match c {
@@ -25,7 +25,7 @@ pub(super) fn text(text: &str) -> String {
 }
 
 /// The colour of class `number`; beyond the first few, hues a golden angle apart.
-pub(super) fn colour(number: usize) -> String {
+pub fn colour(number: usize) -> String {
     match COLOURS.get(number) {
         Some(colour) => (*colour).to_owned(),
         None => {
@@ -37,12 +37,12 @@ pub(super) fn colour(number: usize) -> String {
 }
 
 /// A figure, to three places.
-pub(super) fn figure(value: f64) -> String {
+pub fn figure(value: f64) -> String {
     format!("{value:.3}")
 }
 
 /// A count, in groups of three digits.
-pub(super) fn count(count: u64) -> String {
+pub fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
     for (place, digit) in digits.chars().enumerate() {
@@ -55,7 +55,7 @@ pub(super) fn count(count: u64) -> String {
 }
 
 /// At most `length` characters; the rest is told by an ellipsis.
-pub(super) fn shortened(text: &str, length: usize) -> String {
+pub fn shortened(text: &str, length: usize) -> String {
     if text.chars().count() <= length {
         return text.to_owned();
     }
@@ -64,7 +64,7 @@ pub(super) fn shortened(text: &str, length: usize) -> String {
 }
 
 /// A table; what stands in the cells is HTML already, and `class` attributes may go before it.
-pub(super) fn table(head: &[String], rows: &[Vec<String>]) -> String {
+pub fn table(head: &[String], rows: &[Vec<String>]) -> String {
     let mut out = String::from("<div class=scroll><table><thead><tr>");
     for name in head {
         let _ = write!(out, "<th>{}</th>", text(name));
@@ -82,7 +82,7 @@ pub(super) fn table(head: &[String], rows: &[Vec<String>]) -> String {
 }
 
 /// Names with their colours; dashed ones mark lines.
-pub(super) fn legend<'a>(entries: impl Iterator<Item = (&'a str, String, bool)>) -> String {
+pub fn legend<'a>(entries: impl Iterator<Item = (&'a str, String, bool)>) -> String {
     let mut out = String::from("<div class=legend>");
     for (name, colour, dashed) in entries {
         let class = if dashed { " class=dash" } else { "" };
@@ -96,7 +96,7 @@ pub(super) fn legend<'a>(entries: impl Iterator<Item = (&'a str, String, bool)>)
 }
 
 /// A card with a heading.
-pub(super) fn card(wide: bool, heading: &str, inside: &str, caption: &str) -> String {
+pub fn card(wide: bool, heading: &str, inside: &str, caption: &str) -> String {
     let class = if wide { "card wide" } else { "card" };
     let caption = if caption.is_empty() {
         String::new()

@@ -6,13 +6,19 @@ use super::html::text;
 
 /// Where the plot lies, and what its axes mean.
 #[derive(Debug, Clone)]
-pub(super) struct Frame {
-    pub(super) width: f64,
-    pub(super) height: f64,
-    pub(super) x: (f64, f64),
-    pub(super) y: (f64, f64),
-    pub(super) x_label: &'static str,
-    pub(super) y_label: &'static str,
+pub struct Frame<'a> {
+    /// Of the whole picture, in its own units.
+    pub width: f64,
+    /// Likewise.
+    pub height: f64,
+    /// Range of the horizontal axis.
+    pub x: (f64, f64),
+    /// Of the vertical one.
+    pub y: (f64, f64),
+    /// Name of the horizontal axis.
+    pub x_label: &'a str,
+    /// Of the vertical one.
+    pub y_label: &'a str,
 }
 
 const LEFT: f64 = 46.0;
@@ -22,21 +28,21 @@ const BOTTOM: f64 = 40.0;
 /// Lines of the grid in each direction, about.
 const NUM_TICKS: f64 = 5.0;
 
-impl Frame {
+impl Frame<'_> {
     /// The place of a value on the horizontal axis.
-    pub(super) fn at_x(&self, x: f64) -> f64 {
+    pub fn at_x(&self, x: f64) -> f64 {
         let share = (x - self.x.0) / (self.x.1 - self.x.0).max(1e-300);
         LEFT + share * (self.width - LEFT - RIGHT)
     }
 
     /// On the vertical one.
-    pub(super) fn at_y(&self, y: f64) -> f64 {
+    pub fn at_y(&self, y: f64) -> f64 {
         let share = (y - self.y.0) / (self.y.1 - self.y.0).max(1e-300);
         self.height - BOTTOM - share * (self.height - TOP - BOTTOM)
     }
 
     /// The picture: `inside` over the grid.
-    pub(super) fn svg(&self, label: &str, inside: &str) -> String {
+    pub fn svg(&self, label: &str, inside: &str) -> String {
         let mut out = format!(
             "<svg viewBox=\"0 0 {} {}\" role=img aria-label=\"{}\">",
             self.width,
@@ -81,7 +87,7 @@ impl Frame {
     }
 
     /// A line through points.
-    pub(super) fn curve(&self, points: &[(f64, f64)], colour: &str, dashed: bool) -> String {
+    pub fn curve(&self, points: &[(f64, f64)], colour: &str, dashed: bool) -> String {
         let place = |(n, &(x, y)): (usize, &(f64, f64))| {
             let letter = if n == 0 { 'M' } else { 'L' };
             format!("{letter}{:.1} {:.1}", self.at_x(x), self.at_y(y))
@@ -97,7 +103,7 @@ impl Frame {
 }
 
 /// Round numbers within a range.
-fn ticks((low, high): (f64, f64)) -> Vec<f64> {
+pub fn ticks((low, high): (f64, f64)) -> Vec<f64> {
     let rough = (high - low) / NUM_TICKS;
     if !rough.is_finite() || rough <= 0.0 {
         return vec![low];
@@ -116,7 +122,7 @@ fn ticks((low, high): (f64, f64)) -> Vec<f64> {
 }
 
 /// A number of an axis, as short as it can be.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let size = value.abs();
     let rounded = (value * 1e6).round() / 1e6;
     match size {
