@@ -17,6 +17,7 @@
 //! | 1 | [`store`] ∘ | the other cell sources behind [`cell::CellSource`] |
 //! | 1 | [`kernels`] | the fused operations of a training step; the only `unsafe` |
 //! | 1 | [`dist`] ∘ | several processes: collectives over existing engines, launching, liveness |
+//! | 1 | [`track`] ∘ | what a run reports to W&B, TensorBoard, MLflow, through a journal on disk |
 //! | 1 | [`classical`] ∘ | the simple methods that a model is compared with and looked at by |
 //! | 1 | [`parameters`] | named weights, their gradients, both on disk as safetensors |
 //! | 2 | [`tokenize`] ∘ | cell + vocabulary + settings → tokens |
@@ -56,5 +57,6 @@ pub mod rng;
 pub mod store;
 pub mod sweep;
 pub mod tokenize;
+pub mod track;
 pub mod train;
 pub mod vocab;

@@ -18,7 +18,7 @@ use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
 /// may differ when a run is resumed.
-const FREE_ON_RESUME: [&str; 22] = [
+const FREE_ON_RESUME: [&str; 24] = [
     "train_data_paths",
     "eval_data_paths",
     "split_file",
@@ -34,6 +34,8 @@ const FREE_ON_RESUME: [&str; 22] = [
     "save_steps",
     "save_total_limit",
     "logging_steps",
+    "report_to",
+    "report_wait",
     "dataloader_num_workers",
     "reduce_bucket_mib",
     "rank_timeout",

@@ -15,6 +15,7 @@ use crate::h5ad::MatrixKey;
 use crate::loader::{AbsentGeneSampling, Remainder, Shuffle};
 use crate::optim::Schedule;
 use crate::tokenize::{Compat, GeneOrder, Transform, UnknownPhenotype};
+use crate::track::ReportTo;
 
 const DATA: &str = "Data";
 const TOKENS: &str = "Tokens";
@@ -23,6 +24,7 @@ const CLASSES: &str = "Classes (cls)";
 const MODEL: &str = "Model";
 const TRAINING: &str = "Training";
 const EVALUATION: &str = "Evaluation and checkpoints";
+const TRACKING: &str = "Tracking";
 const MACHINE: &str = "Machine";
 const PROCESSES: &str = "Several processes (see gene-bert launch)";
 
@@ -359,6 +361,16 @@ settings! {
     /// Write the training loss to metrics.jsonl every so many steps [default: 10]
     #[arg(long, help_heading = EVALUATION, value_name = "STEPS")]
     logging_steps (u64): u64 = 10;
+    /// Where the run reports to, besides metrics.jsonl in its folder: tensorboard
+    #[arg(
+        long, help_heading = TRACKING, value_name = "TRACKER", num_args = 1..,
+        value_delimiter = ',', action = ArgAction::Set, value_parser = named::<ReportTo>
+    )]
+    report_to (Vec<ReportTo>): Vec<ReportTo> = vec![ReportTo::Jsonl];
+    /// Seconds that the end of a run waits for trackers that are down or slow; what they miss is
+    /// kept in the run folder [default: 30]
+    #[arg(long, help_heading = TRACKING, value_name = "SECONDS")]
+    report_wait (f64): f64 = 30.0;
     /// Threads that read and tokenise cells, 0: the one that computes; results do not depend on it
     /// [default: 4]
     #[arg(long, help_heading = MACHINE, value_name = "THREADS")]

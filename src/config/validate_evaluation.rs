@@ -31,6 +31,10 @@ impl RunConfig {
             let remedy = "set eval_data_paths or eval_fraction, or leave it out";
             checks.push("eval_steps", "there is nothing to evaluate on", remedy);
         }
+        let wait = self.report_wait;
+        let remedy = "set it to seconds, from 0 to 86400";
+        let fine = (0.0..=86_400.0).contains(&wait);
+        checks.unless(fine, "report_wait", format!("is {wait}"), remedy);
     }
 
     /// Whether evaluations have such a figure, whatever the cells: the loss, and those of

@@ -112,6 +112,25 @@ impl Evaluation {
         all
     }
 
+    /// What constant answers reach, by name.
+    pub fn baselines(&self) -> Vec<(String, f64)> {
+        let hidden = |p: &&PhenotypeFigures| p.setting != Setting::OthersVisible;
+        let phenotypes = self.phenotypes.iter().filter(hidden);
+        let mut all: Vec<_> = phenotypes
+            .map(|p| {
+                (
+                    format!("{}_majority_accuracy", p.category),
+                    p.majority_accuracy,
+                )
+            })
+            .collect();
+        let genes = self.genes.iter();
+        all.extend(genes.map(|g| ("gene_mode_accuracy".to_owned(), g.mode_accuracy)));
+        let classes = self.classification.iter();
+        all.extend(classes.map(|c| ("majority_accuracy".to_owned(), c.majority.accuracy)));
+        all
+    }
+
     /// Every figure by name, of an evaluation's line in `metrics.jsonl`.
     pub fn figures_of_line(line: &Value) -> BTreeMap<String, f64> {
         let mut all = BTreeMap::new();

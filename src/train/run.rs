@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
@@ -25,6 +26,7 @@ use crate::config::RunConfig;
 use crate::dist::Ranks;
 use crate::loader::Loader;
 use crate::optim::AdamW;
+use crate::track::{About, Plan};
 
 /// What a task brings to a run.
 pub struct Prepared {
@@ -97,10 +99,12 @@ pub fn run(
         dtype: config.dtype.settled(),
         ..config.clone()
     };
+    let wait = Duration::from_secs_f64(config.report_wait);
+    let trackers = Plan::new(&config.report_to, wait)?;
     let files = Files::open(config)?;
     let prepared = prepare(config, &files)?;
     let command = prepared.command;
-    let mut trainer = assemble(asked, output_dir, prepared)?;
+    let mut trainer = assemble(asked, output_dir, prepared, trackers)?;
     signal::install(signal::OF_A_RUN);
     let outcome = trainer.train()?;
     if trainer.ranks.is_first() {
@@ -109,7 +113,12 @@ pub fn run(
     Ok(outcome)
 }
 
-fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result<Trainer> {
+fn assemble(
+    asked: Asked<'_>,
+    output_dir: PathBuf,
+    prepared: Prepared,
+    trackers: Plan,
+) -> Result<Trainer> {
     let Prepared {
         config,
         start,
@@ -117,7 +126,7 @@ fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result
         mut loader,
         task,
         model_json,
-        ..
+        command,
     } = prepared;
     let ranks = Arc::clone(asked.ranks);
     let mut optimizer = AdamW::new(&weights.parameters, config.adamw_config())?;
@@ -160,7 +169,15 @@ fn assemble(asked: Asked<'_>, output_dir: PathBuf, prepared: Prepared) -> Result
             run_folder::clear(&output_dir)?;
         }
         run_folder::create(&output_dir, &run_toml)?;
-        hooks = hooks::standard(&hook_settings(&config, &settings));
+        hooks = hooks::standard(&HookSettings {
+            logging_steps: config.logging_steps,
+            save_steps: config.save_steps.unwrap_or(settings.steps_per_epoch),
+            save_total_limit: config.save_total_limit,
+            metric: config.metric_for_best_model.clone(),
+            patience: config.early_stopping_patience,
+            trackers,
+            about: about(&config, command, &output_dir, &model_json)?,
+        });
     }
     let reducer = Reducer::new(Arc::clone(&ranks), reduce_config(&config));
     let fixed = Fixed {
@@ -230,14 +247,18 @@ fn loop_settings(config: &RunConfig, loader: &Loader, accumulation: usize) -> Re
     })
 }
 
-fn hook_settings(config: &RunConfig, settings: &LoopSettings) -> HookSettings {
-    HookSettings {
-        logging_steps: config.logging_steps,
-        save_steps: config.save_steps.unwrap_or(settings.steps_per_epoch),
-        save_total_limit: config.save_total_limit,
-        metric: config.metric_for_best_model.clone(),
-        patience: config.early_stopping_patience,
-    }
+/// What trackers are told of the run: its settings, and its model under `model`.
+fn about(config: &RunConfig, command: &str, folder: &Path, model: &Value) -> Result<About> {
+    let mut config = serde_json::to_value(config)?;
+    config["model"] = model.clone();
+    config["gene_bert_version"] = env!("CARGO_PKG_VERSION").into();
+    let name = folder.canonicalize().unwrap_or_else(|_| folder.to_owned());
+    let name = name.file_name().unwrap_or(name.as_os_str());
+    Ok(About {
+        name: name.to_string_lossy().into_owned(),
+        command: command.to_owned(),
+        config,
+    })
 }
 
 fn describe_model(start: &Start, weights: &Weights, settings: &LoopSettings) -> String {

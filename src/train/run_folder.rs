@@ -7,6 +7,7 @@ use anyhow::{Result, bail};
 
 use super::checkpoint;
 use crate::file;
+use crate::track;
 
 const SETTINGS: &str = "run.toml";
 
@@ -50,6 +51,12 @@ pub fn clear(output_dir: &Path) -> Result<()> {
     let best = output_dir.join(checkpoint::BEST);
     if best.is_dir() {
         fs::remove_dir_all(best)?;
+    }
+    for name in track::FOLDERS {
+        let path = output_dir.join(name);
+        if path.is_dir() {
+            fs::remove_dir_all(path)?;
+        }
     }
     for name in ["metrics.jsonl", SETTINGS] {
         let path = output_dir.join(name);

@@ -160,9 +160,11 @@ impl Trainer {
         }
         let checkpoint = self.save_last()?;
         let step = self.state.step;
+        let interrupted = signal::received();
         let end = RunEnd {
             step,
             stopped: stopped.clone(),
+            interrupted,
         };
         self.each(|hook| hook.on_end(&end).map(|()| Request::none()))?;
         Ok(Outcome {

@@ -1,4 +1,5 @@
-//! `metrics.jsonl` in the run folder: one JSON object per line, `event` = `step`, `eval` or `end`.
+//! `metrics.jsonl` in the run folder: one JSON object per line, `event` = `step`, `eval` or `end`;
+//! the figures of these lines go to the run's trackers as well, as `train/<name>` and `eval/<name>`.
 //!
 //! A `step` line stands for `logging_steps` steps: loss is their mean over labelled positions (those
 //! of steps without a finite loss left out; null where there is no other), `grad_norm` and
@@ -14,8 +15,9 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{Request, RunEnd, RunStart, StepReport, TrainHook};
+use super::{HookSettings, Request, RunEnd, RunStart, StepReport, TrainHook};
 use crate::file::FileError;
+use crate::track::{About, Plan, State, Tracker};
 use crate::train::figures::Evaluation;
 
 /// The steps since the last line.
@@ -29,21 +31,27 @@ struct Window {
     seconds: f64,
 }
 
-/// The writer of `metrics.jsonl`.
+/// The writer of `metrics.jsonl`, and of what trackers get.
 #[derive(Debug)]
 pub struct JsonLines {
     logging_steps: u64,
     window: Window,
     file: Option<(PathBuf, File)>,
+    trackers: Plan,
+    about: About,
+    tracker: Tracker,
 }
 
 impl JsonLines {
     /// A line every `logging_steps` steps.
-    pub fn new(logging_steps: u64) -> Self {
+    pub fn new(settings: &HookSettings) -> Self {
         Self {
-            logging_steps: logging_steps.max(1),
+            logging_steps: settings.logging_steps.max(1),
             window: Window::default(),
             file: None,
+            trackers: settings.trackers.clone(),
+            about: settings.about.clone(),
+            tracker: Tracker::none(),
         }
     }
 
@@ -91,6 +99,8 @@ impl TrainHook for JsonLines {
         let file = OpenOptions::new().append(true).open(&path);
         let file = file.with_context(|| format!("{}: cannot open", path.display()))?;
         self.file = Some((path, file));
+        let about = self.about.clone();
+        self.tracker = Tracker::start(&self.trackers, &start.output_dir, about);
         Ok(())
     }
 
@@ -107,7 +117,7 @@ impl TrainHook for JsonLines {
         if report.step.is_multiple_of(self.logging_steps) {
             let w = std::mem::take(&mut self.window);
             let per_second = |count: u64| count as f64 / w.seconds.max(1e-9);
-            self.write(&json!({
+            let line = json!({
                 "event": "step",
                 "step": report.step,
                 "epoch": report.epoch,
@@ -122,7 +132,19 @@ impl TrainHook for JsonLines {
                 "cells_per_second": per_second(w.num_cells),
                 "tokens_per_second": per_second(w.num_tokens),
                 "padded_tokens_per_second": per_second(w.num_padded_tokens),
-            }))?;
+            });
+            self.write(&line)?;
+            let numbers = [
+                ("loss", w.loss_sum / (w.num_labels as f64).max(1.0)),
+                ("grad_norm", report.grad_norm),
+                ("learning_rate", report.learning_rate),
+                ("epoch", report.epoch),
+                ("cells_per_second", per_second(w.num_cells)),
+                ("tokens_per_second", per_second(w.num_tokens)),
+                ("padded_tokens_per_second", per_second(w.num_padded_tokens)),
+            ];
+            let numbers = numbers.map(|(name, value)| (name.to_owned(), value));
+            self.tracker.log("train", report.step, numbers);
         }
         Ok(Request::none())
     }
@@ -131,11 +153,23 @@ impl TrainHook for JsonLines {
         let mut line = serde_json::to_value(evaluation)?;
         line["event"] = "eval".into();
         self.write(&line)?;
+        let figures = evaluation.figures().into_iter();
+        let figures = figures.chain(evaluation.baselines()).map(|(name, value)| {
+            let short = name.strip_prefix("eval_").map(str::to_owned);
+            (short.unwrap_or(name), value)
+        });
+        self.tracker.log("eval", evaluation.step, figures);
         Ok(Request::none())
     }
 
     fn on_end(&mut self, end: &RunEnd) -> Result<()> {
-        self.write(&json!({ "event": "end", "step": end.step, "stopped": end.stopped }))
+        self.write(&json!({ "event": "end", "step": end.step, "stopped": end.stopped }))?;
+        self.tracker.end(if end.interrupted {
+            State::Interrupted
+        } else {
+            State::Finished
+        });
+        Ok(())
     }
 
     fn state(&self) -> Value {

@@ -1,5 +1,5 @@
-//! What happens around the training loop without the loop knowing of it: progress, `metrics.jsonl`,
-//! the checkpoint schedule, early stopping, and later trackers. Each is a [`TrainHook`] in a file of
+//! What happens around the training loop without the loop knowing of it: progress, `metrics.jsonl`
+//! and trackers, the checkpoint schedule, early stopping. Each is a [`TrainHook`] in a file of
 //! its own; [`standard`] lists those of every run. To add one: a file here and a line in `standard`.
 //!
 //! Hooks never write checkpoints themselves: they ask for one with [`Request`], because a
@@ -16,6 +16,7 @@ use anyhow::Result;
 use serde_json::Value;
 
 use super::figures::Evaluation;
+use crate::track::{About, Plan};
 
 /// What is known before the first step.
 #[derive(Debug, Clone)]
@@ -73,6 +74,8 @@ pub struct RunEnd {
     pub step: u64,
     /// Why it ended before its last step, if it did.
     pub stopped: Option<String>,
+    /// Whether it was a signal that ended it.
+    pub interrupted: bool,
 }
 
 /// What a hook asks of the loop.
@@ -182,12 +185,16 @@ pub struct HookSettings {
     pub metric: String,
     /// Evaluations without a better figure before the run ends; `None`: never.
     pub patience: Option<u64>,
+    /// The trackers.
+    pub trackers: Plan,
+    /// What they are told before the first step.
+    pub about: About,
 }
 
 /// The hooks of every run, in the order in which they are called.
 pub fn standard(settings: &HookSettings) -> Vec<Box<dyn TrainHook>> {
     vec![
-        Box::new(jsonl::JsonLines::new(settings.logging_steps)),
+        Box::new(jsonl::JsonLines::new(settings)),
         Box::new(save_schedule::SaveSchedule::new(settings)),
         Box::new(early_stopping::EarlyStopping::new(
             &settings.metric,
