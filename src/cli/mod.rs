@@ -29,6 +29,7 @@ mod shown;
 mod split;
 mod sweep;
 mod tokenize;
+mod track;
 mod vocab;
 
 use std::ffi::OsString;
@@ -87,6 +88,8 @@ pub enum Command {
     Sweep(sweep::SweepArgs),
     /// Show the tokens of single cells, as a run with these settings sees them
     Tokenize(Box<tokenize::TokenizeArgs>),
+    /// Send to trackers what they missed of a run
+    Track(track::TrackArgs),
     /// Build vocabularies
     Vocab(vocab::VocabArgs),
 }
@@ -112,6 +115,7 @@ impl Command {
             Self::Split(args) => split::run(&args),
             Self::Sweep(args) => sweep::run(args),
             Self::Tokenize(args) => tokenize::run(&args),
+            Self::Track(args) => track::run(args),
             Self::Vocab(args) => vocab::run(args),
         }
     }

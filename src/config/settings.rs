@@ -361,7 +361,8 @@ settings! {
     /// Write the training loss to metrics.jsonl every so many steps [default: 10]
     #[arg(long, help_heading = EVALUATION, value_name = "STEPS")]
     logging_steps (u64): u64 = 10;
-    /// Where the run reports to, besides metrics.jsonl in its folder: tensorboard
+    /// Where the run reports to, besides metrics.jsonl in its folder: wandb,
+    /// tensorboard, mlflow, each set by the environment variables of its own client [default: jsonl]
     #[arg(
         long, help_heading = TRACKING, value_name = "TRACKER", num_args = 1..,
         value_delimiter = ',', action = ArgAction::Set, value_parser = named::<ReportTo>

@@ -5,7 +5,7 @@
 //! until another step, a start or an end follows it.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -22,6 +22,15 @@ pub(super) struct Before {
     pub(super) id: Option<String>,
     /// The last step of each group of figures (`train` of `train/loss`).
     pub(super) last_steps: BTreeMap<String, u64>,
+    /// Whether the run said how it ended.
+    pub(super) has_ended: bool,
+}
+
+impl Before {
+    /// The last step that any figure is of.
+    pub(super) fn last_step(&self) -> u64 {
+        self.last_steps.values().copied().max().unwrap_or(0)
+    }
 }
 
 /// The writing end; shared by the run and what watches the machine.
@@ -33,21 +42,28 @@ pub(super) struct Journal {
 
 impl Journal {
     /// Opens the journal at `path`, creates it where there is none, and cuts off a line that a
-    /// crash left unfinished.
+    /// crash left unfinished. One process at a time has it open for writing.
     pub(super) fn open(path: &Path) -> io::Result<(Self, Before)> {
         let mut options = OpenOptions::new();
         let file = options.create(true).append(true).read(true).open(path)?;
+        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+            return Err(io::Error::other("another process is working on this run"));
+        }
         let mut before = Before::default();
         let mut reader = Reader::open(path, 0)?;
         while let Some((entry, _)) = reader.next_line()? {
             match entry {
-                Entry::Start(start) => before.id = before.id.or(Some(start.id)),
+                Entry::Start(start) => {
+                    before.id = before.id.or(Some(start.id));
+                    before.has_ended = false;
+                }
                 Entry::Row(row) => {
                     for name in row.figures.keys() {
                         before.last_steps.insert(group(name).to_owned(), row.step);
                     }
                 }
-                Entry::System(_) | Entry::End(_) => {}
+                Entry::End(_) => before.has_ended = true,
+                Entry::System(_) => {}
             }
         }
         file.set_len(reader.at)?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::environment::{Environment, of_process};
 use super::error::TrackError;
 use super::sink::Sink;
-use super::{tensorboard, wandb};
+use super::{mlflow, tensorboard, wandb};
 
 /// Where a run reports to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -20,13 +20,17 @@ pub enum ReportTo {
     Wandb,
     /// Event files in the run folder.
     Tensorboard,
+    /// An MLflow server.
+    Mlflow,
 }
 
 /// A tracker as settings and environment have it.
 #[derive(Debug, Clone)]
 enum Destination {
+    Wandb(wandb::Labels, wandb::Account),
     WandbOffline(wandb::Labels),
     Tensorboard,
+    Mlflow(mlflow::Server),
 }
 
 /// The trackers of a run.
@@ -68,12 +72,17 @@ impl Plan {
                 ReportTo::Jsonl => {}
                 ReportTo::Wandb => match wandb::Mode::of(environment)? {
                     wandb::Mode::Disabled => {}
-                    wandb::Mode::Offline | wandb::Mode::Online => {
-                        let labels = wandb::Labels::of(environment)?;
-                        destinations.push(Destination::WandbOffline(labels));
-                    }
+                    wandb::Mode::Online => destinations.push(Destination::Wandb(
+                        wandb::Labels::of(environment)?,
+                        wandb::Account::of(environment)?,
+                    )),
+                    wandb::Mode::Offline => destinations
+                        .push(Destination::WandbOffline(wandb::Labels::of(environment)?)),
                 },
                 ReportTo::Tensorboard => destinations.push(Destination::Tensorboard),
+                ReportTo::Mlflow => {
+                    destinations.push(Destination::Mlflow(mlflow::Server::of(environment)?));
+                }
             }
         }
         Ok(Self { destinations, wait })
@@ -88,10 +97,17 @@ impl Plan {
     pub(super) fn sinks(&self, folder: &Path) -> Vec<Box<dyn Sink>> {
         let open = |destination: &Destination| -> Box<dyn Sink> {
             match destination {
+                Destination::Wandb(labels, account) => {
+                    let (labels, account) = (labels.clone(), account.clone());
+                    Box::new(wandb::Online::new(labels, account, folder))
+                }
                 Destination::WandbOffline(labels) => {
                     Box::new(wandb::Offline::new(labels.clone(), folder))
                 }
                 Destination::Tensorboard => Box::new(tensorboard::Events::new(folder)),
+                Destination::Mlflow(server) => {
+                    Box::new(mlflow::Mlflow::new(server.clone(), folder))
+                }
             }
         };
         self.destinations.iter().map(open).collect()

@@ -23,7 +23,8 @@ const FOLDER: &str = "tracking";
 pub(super) const TENSORBOARD_FOLDER: &str = "tensorboard";
 /// All folders that trackers make in a run folder.
 pub const FOLDERS: [&str; 3] = [FOLDER, TENSORBOARD_FOLDER, wandb::FOLDER];
-const JOURNAL: &str = "journal.jsonl";
+/// Name of the journal in [`tracking_folder`].
+pub(super) const JOURNAL: &str = "journal.jsonl";
 
 /// Reports a run to its trackers. Nothing it does fails: what goes wrong is a warning.
 #[derive(Debug)]
@@ -58,7 +59,7 @@ impl Tracker {
             return Self::none();
         }
         let tracked = Tracked::start(plan, folder, about).inspect_err(|error| {
-            let folder = folder.join(FOLDER);
+            let folder = tracking_folder(folder);
             let folder = folder.display();
             eprintln!("warning: {folder}: cannot track this run: {error}");
         });
@@ -105,9 +106,9 @@ impl Drop for Tracker {
 
 impl Tracked {
     fn start(plan: &Plan, folder: &Path, about: About) -> io::Result<Self> {
-        let tracking = folder.join(FOLDER);
+        let tracking = tracking_folder(folder);
         fs::create_dir_all(&tracking)?;
-        let (journal, Before { id, last_steps }) = Journal::open(&tracking.join(JOURNAL))?;
+        let (journal, Before { id, last_steps, .. }) = Journal::open(&tracking.join(JOURNAL))?;
         let time = now();
         let start = Start {
             time,
@@ -148,13 +149,7 @@ impl Tracked {
 
     fn end(mut self, state: State) {
         drop(self.watch.take());
-        let end = End {
-            time: now(),
-            step: self.step,
-            state,
-            files: files_to_keep(&self.folder),
-        };
-        self.write(&Entry::End(end));
+        self.write(&end_of(&self.folder, self.step, state));
         let deadline = Instant::now() + self.plan.wait;
         for courier in &self.couriers {
             courier.ask_to_end(deadline);
@@ -162,11 +157,28 @@ impl Tracked {
         for courier in &self.couriers {
             if let Some(why) = courier.join() {
                 let (name, folder) = (courier.name(), self.folder.display());
-                eprintln!("warning: {name} has not everything of this run: {why}");
-                eprintln!("hint: the rest is kept in {folder}/{FOLDER}");
+                eprintln!(
+                    "warning: {name} has not everything of this run: {why}\n\
+                     hint: the rest is kept; send it later with: gene-bert track {folder}"
+                );
             }
         }
     }
+}
+
+/// Where the journal of the run in `folder` stands.
+pub(super) fn tracking_folder(folder: &Path) -> PathBuf {
+    folder.join(FOLDER)
+}
+
+/// The end of the run in `folder`, now.
+pub(super) fn end_of(folder: &Path, step: u64, state: State) -> Entry {
+    Entry::End(End {
+        time: now(),
+        step,
+        state,
+        files: files_to_keep(folder),
+    })
 }
 
 /// Eight letters and digits that name a run among all runs; nothing but trackers depends on them.

@@ -15,7 +15,7 @@ use super::messages::{
     Config, Exit, Files, FilesItem, Header, History, Item, Kind, Preempting, Record, RunRecord,
     Stats, StatsItem, Step, Summary, Timestamp, VersionInfo,
 };
-use super::run::{Run, metadata, run_id, system};
+use super::run::{METADATA, Run, metadata, run_id, system};
 use crate::track::State;
 use crate::track::entry::{End, Entry, Start};
 use crate::track::sink::{Sink, Trouble};
@@ -28,7 +28,6 @@ pub(super) const FAILED: i32 = 1;
 pub(super) const INTERRUPTED: i32 = 130;
 /// The oldest W&B server that can read what is written.
 const MIN_CONSUMER: &str = "0.9.0";
-const METADATA: &str = "wandb-metadata.json";
 
 /// The file of this process.
 pub(in crate::track) struct Offline {

@@ -85,7 +85,10 @@ pub(super) fn run_id<'a>(labels: &'a Labels, start: &'a Start) -> &'a str {
     labels.run_id.as_deref().unwrap_or(&start.id)
 }
 
-/// `wandb-metadata.json`: what W&B shows of machine and program.
+/// Name of the file of [`metadata`].
+pub(super) const METADATA: &str = "wandb-metadata.json";
+
+/// What W&B shows of machine and program.
 pub(super) fn metadata(start: &Start) -> Value {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     json!({
