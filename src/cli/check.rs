@@ -4,11 +4,13 @@
 //! included; the cells are not opened.
 
 use std::io::Write;
+use std::time::Duration;
 
 use crate::config::RunFlags;
 use crate::file::expand_paths;
 use crate::model::GeneBertConfig;
 use crate::prepare::encoding::Encoding;
+use crate::track::Plan;
 use crate::train::resume;
 
 /// Flags of `check`: those of a run.
@@ -44,6 +46,10 @@ pub fn run(args: CheckArgs) -> anyhow::Result<()> {
     }
     let train = expand_paths(&config.train_data_paths)?.len();
     let eval = expand_paths(&config.eval_data_paths)?.len();
+    Plan::new(
+        &config.report_to,
+        Duration::from_secs_f64(config.report_wait),
+    )?;
     eprintln!(
         "{train} training files, {eval} evaluation files; {} blocks, {} heads, width {}",
         model.num_hidden_layers, model.num_attention_heads, model.hidden_size

@@ -10,8 +10,9 @@ use crate::train::resume;
 /// Flags of `track`.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Trackers are set by the environment variables of their own clients: WANDB_API_KEY, WANDB_BASE_URL,
-WANDB_MODE, WANDB_PROJECT, WANDB_ENTITY, …; MLFLOW_TRACKING_URI, MLFLOW_EXPERIMENT_NAME, …
+What a run's trackers missed while they were down, and reports that `gene-bert eval` wrote into
+folders of the run folder since. Trackers are set by the environment variables of their own
+clients: WANDB_API_KEY, WANDB_BASE_URL, WANDB_MODE, …; MLFLOW_TRACKING_URI, …
 
 Example:
   WANDB_API_KEY=… gene-bert track run")]

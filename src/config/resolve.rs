@@ -265,6 +265,7 @@ mod tests {
                 "lr-scheduler-type" => " inverse_sqrt",
                 "device" => " cuda:1",
                 "dtype" | "reduce-dtype" => " bf16",
+                "report-to" => " wandb,mlflow",
                 "transform" => " log1p",
                 "augment" => " thin:0.5",
                 _ if arg.get_help().unwrap().to_string().contains("0.") => " 0.25",

@@ -124,6 +124,9 @@ pub(super) struct End {
     pub(super) state: State,
     /// Files to keep with the run, by their paths in the run folder.
     pub(super) files: Vec<String>,
+    /// Time that the run itself spent on reporting, its end not counted.
+    #[serde(default)]
+    pub(super) spent_seconds: f64,
 }
 
 /// A line of the journal.

@@ -10,7 +10,7 @@ use std::io::{self, BufRead, BufReader, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
-use super::entry::{Entry, Row};
+use super::entry::{End, Entry, Row};
 
 /// Most rows handed on at once.
 const MOST_ROWS: usize = 500;
@@ -22,8 +22,8 @@ pub(super) struct Before {
     pub(super) id: Option<String>,
     /// The last step of each group of figures (`train` of `train/loss`).
     pub(super) last_steps: BTreeMap<String, u64>,
-    /// Whether the run said how it ended.
-    pub(super) has_ended: bool,
+    /// How the run ended, if it said so.
+    pub(super) end: Option<End>,
 }
 
 impl Before {
@@ -55,14 +55,14 @@ impl Journal {
             match entry {
                 Entry::Start(start) => {
                     before.id = before.id.or(Some(start.id));
-                    before.has_ended = false;
+                    before.end = None;
                 }
                 Entry::Row(row) => {
                     for name in row.figures.keys() {
                         before.last_steps.insert(group(name).to_owned(), row.step);
                     }
                 }
-                Entry::End(_) => before.has_ended = true,
+                Entry::End(end) => before.end = Some(end),
                 Entry::System(_) => {}
             }
         }
@@ -192,7 +192,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
     use crate::track::State;
-    use crate::track::entry::{End, Number, System};
+    use crate::track::entry::{Number, System};
 
     fn row(step: u64, name: &str) -> Entry {
         let figures = [(name.to_owned(), Number(step as f64))].into();
@@ -215,6 +215,7 @@ mod tests {
             step: 2,
             state: State::Finished,
             files: Vec::new(),
+            spent_seconds: 0.0,
         })
     }
 
@@ -276,6 +277,8 @@ mod tests {
         journal.append(&row(4, "train/a")).unwrap();
         journal.append(&row(6, "eval/a")).unwrap();
         let whole = std::fs::read(&path).unwrap();
+        assert!(Journal::open(&path).is_err(), "two processes at once");
+        drop(journal);
         std::fs::write(&path, [&whole[..], b"{\"event\":\"ro"].concat()).unwrap();
         let (_, before) = Journal::open(&path).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), whole);

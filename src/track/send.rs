@@ -1,14 +1,15 @@
-//! Sending later what a run's trackers have not yet: for runs that ended while a tracker was down.
+//! Sending later what a run's trackers have not yet: for runs that ended while a tracker was down,
+//! and for reports that were written after the end.
 
 use std::path::Path;
 use std::time::Instant;
 
 use super::courier::Courier;
-use super::entry::State;
+use super::entry::{End, Entry, State, now};
 use super::error::TrackError;
 use super::journal::Journal;
 use super::plan::Plan;
-use super::tracker::{JOURNAL, end_of, tracking_folder};
+use super::tracker::{JOURNAL, files_to_keep, tracking_folder};
 
 /// Sends everything that has not arrived of the run in `folder` to the trackers of `plan`, within
 /// the plan's wait; returns their names. A run that never said how it ended counts as failed.
@@ -32,9 +33,16 @@ pub fn send(plan: &Plan, folder: &Path) -> Result<Vec<&'static str>, TrackError>
         wrong(format!("cannot be read: {error}"), hint)
     };
     let (journal, before) = Journal::open(&path).map_err(unusable)?;
-    if !before.has_ended {
-        let end = end_of(folder, before.last_step(), State::Failed);
-        journal.append(&end).map_err(unusable)?;
+    let files = files_to_keep(folder);
+    if before.end.as_ref().is_none_or(|end| end.files != files) {
+        let end = End {
+            time: before.end.as_ref().map_or_else(now, |end| end.time),
+            step: before.last_step(),
+            state: before.end.as_ref().map_or(State::Failed, |end| end.state),
+            files,
+            spent_seconds: before.end.map_or(0.0, |end| end.spent_seconds),
+        };
+        journal.append(&Entry::End(end)).map_err(unusable)?;
     }
     let deadline = Instant::now() + plan.wait;
     let mut couriers = Vec::new();

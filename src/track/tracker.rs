@@ -5,7 +5,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 
@@ -43,12 +43,13 @@ struct Tracked {
     /// Steps up to which each group of figures was reported before a resume.
     last_steps: BTreeMap<String, u64>,
     step: u64,
+    spent: Duration,
     /// Whether something could not be written, which is told once.
     is_full: bool,
 }
 
 impl Tracker {
-    /// Reports to nobody.
+    /// Reports to nobody: what every process of a run gets but the one that writes.
     pub fn none() -> Self {
         Self { run: None }
     }
@@ -75,6 +76,7 @@ impl Tracker {
         figures: impl IntoIterator<Item = (String, f64)>,
     ) {
         let Some(run) = &mut self.run else { return };
+        let began = Instant::now();
         run.step = step;
         if run.last_steps.get(group).is_some_and(|last| step <= *last) {
             return;
@@ -87,6 +89,7 @@ impl Tracker {
             step,
             figures,
         }));
+        run.spent += began.elapsed();
     }
 
     /// Reports the end and waits, for a bounded time, until everything has arrived.
@@ -130,6 +133,7 @@ impl Tracked {
             couriers,
             last_steps,
             step: 0,
+            spent: Duration::ZERO,
             is_full: false,
         })
     }
@@ -149,7 +153,13 @@ impl Tracked {
 
     fn end(mut self, state: State) {
         drop(self.watch.take());
-        self.write(&end_of(&self.folder, self.step, state));
+        self.write(&Entry::End(End {
+            time: now(),
+            step: self.step,
+            state,
+            files: files_to_keep(&self.folder),
+            spent_seconds: self.spent.as_secs_f64(),
+        }));
         let deadline = Instant::now() + self.plan.wait;
         for courier in &self.couriers {
             courier.ask_to_end(deadline);
@@ -171,16 +181,6 @@ pub(super) fn tracking_folder(folder: &Path) -> PathBuf {
     folder.join(FOLDER)
 }
 
-/// The end of the run in `folder`, now.
-pub(super) fn end_of(folder: &Path, step: u64, state: State) -> Entry {
-    Entry::End(End {
-        time: now(),
-        step,
-        state,
-        files: files_to_keep(folder),
-    })
-}
-
 /// Eight letters and digits that name a run among all runs; nothing but trackers depends on them.
 fn new_id(time: f64, folder: &Path) -> String {
     const SIGNS: &[u8; 36] = b"abcdefghijklmnopqrstuvwxyz0123456789";
@@ -193,9 +193,9 @@ fn new_id(time: f64, folder: &Path) -> String {
         .collect()
 }
 
-/// What is kept with a run where a tracker keeps files: settings, metrics, and the reports of
-/// evaluations in folders of the run folder.
-fn files_to_keep(folder: &Path) -> Vec<String> {
+/// What is kept with a run where a tracker keeps files: settings, metrics, and what evaluations
+/// left in folders of the run folder: report, figures, confusion matrices.
+pub(super) fn files_to_keep(folder: &Path) -> Vec<String> {
     const REPORT: &str = "report.html";
     let mut files = ["run.toml", "metrics.jsonl"].map(str::to_owned).to_vec();
     let folders = fs::read_dir(folder).into_iter().flatten().flatten();
@@ -205,7 +205,15 @@ fn files_to_keep(folder: &Path) -> Vec<String> {
         .collect();
     reports.sort();
     for report in reports {
-        files.extend([REPORT, "metrics.json"].map(|name| format!("{report}/{name}")));
+        let tables = fs::read_dir(folder.join(&report)).into_iter().flatten();
+        let names = tables.flatten().map(|entry| entry.file_name());
+        let mut names: Vec<String> = names.filter_map(|name| name.into_string().ok()).collect();
+        names.retain(|name| {
+            let is_matrix = name.starts_with("confusion_") && name.ends_with(".csv");
+            is_matrix || [REPORT, "metrics.json", "per_class.csv"].contains(&name.as_str())
+        });
+        names.sort();
+        files.extend(names.iter().map(|name| format!("{report}/{name}")));
     }
     files.retain(|file| folder.join(file).is_file());
     files
@@ -213,7 +221,32 @@ fn files_to_keep(folder: &Path) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+
+    #[test]
+    fn reports_of_evaluations_are_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let put = |name: &str| fs::write(dir.path().join(name), "x").unwrap();
+        for folder in ["eval", "other"] {
+            fs::create_dir(dir.path().join(folder)).unwrap();
+        }
+        let names = [
+            "report.html",
+            "confusion_a.csv",
+            "embeddings.csv",
+            "metrics.json",
+        ];
+        names.iter().for_each(|name| put(&format!("eval/{name}")));
+        put("other/metrics.json");
+        put("metrics.jsonl");
+        let kept = ["confusion_a.csv", "metrics.json", "report.html"];
+        let kept = kept.map(|name| format!("eval/{name}"));
+        assert_eq!(
+            files_to_keep(dir.path()),
+            [&["metrics.jsonl".to_owned()], &kept[..]].concat()
+        );
+    }
 
     #[test]
     fn ids_differ_between_runs() {

@@ -1,6 +1,6 @@
-//! Which W&B server, and as whom: `WANDB_BASE_URL` (else the cloud), and the key of
-//! `WANDB_API_KEY` or of the server's host in netrc (`NETRC`, `~/.netrc`, `~/_netrc`), where
-//! `wandb login` keeps it.
+//! Which W&B server, and as whom: `WANDB_BASE_URL`, else what `wandb login --host` noted in
+//! `~/.config/wandb/settings`, else the cloud; the key of `WANDB_API_KEY` or of the server's host
+//! in netrc (`NETRC`, `~/.netrc`, `~/_netrc`), where `wandb login` keeps it.
 
 use std::path::PathBuf;
 
@@ -27,6 +27,7 @@ impl Account {
             hint: hint.to_owned(),
         };
         let given = environment.get("WANDB_BASE_URL");
+        let given = given.or_else(|| noted(environment, "base_url"));
         let given = given.unwrap_or_else(|| CLOUD.to_owned());
         let url = base(&given).ok_or_else(|| {
             let hint = "give it as https://HOST, or unset it for the cloud";
@@ -52,6 +53,20 @@ impl Account {
             &self.url
         }
     }
+}
+
+/// What W&B's own client noted under `key` in its settings (lines `key = value`).
+pub(super) fn noted(environment: &Environment<'_>, key: &str) -> Option<String> {
+    let named = environment.get("WANDB_CONFIG_DIR").map(PathBuf::from);
+    let home = || Some(PathBuf::from(environment.get("HOME")?).join(".config/wandb"));
+    let text = std::fs::read_to_string(named.or_else(home)?.join("settings")).ok()?;
+    let lines = text.lines().filter_map(|line| line.split_once('='));
+    let value = lines
+        .filter(|(name, _)| name.trim() == key)
+        .last()?
+        .1
+        .trim();
+    (!value.is_empty()).then(|| value.to_owned())
 }
 
 fn key_in_netrc(environment: &Environment<'_>, url: &str) -> Option<String> {
@@ -106,6 +121,14 @@ mod tests {
             (account.url.as_str(), account.pages()),
             (CLOUD, "https://wandb.ai")
         );
+        let settings = dir.path().join(".config/wandb");
+        std::fs::create_dir_all(&settings).unwrap();
+        let text = "[default]\nbase_url = https://elsewhere\nentity = team\n";
+        std::fs::write(settings.join("settings"), text).unwrap();
+        let environment = Environment::new(&get);
+        assert_eq!(noted(&environment, "entity").unwrap(), "team");
+        let error = Account::of(&environment).unwrap_err().to_string();
+        assert!(error.contains("no key for https://elsewhere"), "{error}");
         let error = Account::of(&Environment::new(&|_| None)).unwrap_err();
         assert!(error.to_string().contains("WANDB_API_KEY"), "{error}");
         let get = |name: &str| (name == "WANDB_BASE_URL").then(|| "localhost".to_owned());

@@ -1,6 +1,7 @@
 //! What the environment says of a W&B run: `WANDB_MODE`, `WANDB_PROJECT`, `WANDB_ENTITY`,
 //! `WANDB_RUN_GROUP`, `WANDB_NAME`, `WANDB_RUN_ID`, `WANDB_JOB_TYPE`, `WANDB_TAGS`, `WANDB_NOTES`.
 
+use super::account::noted;
 use crate::track::TrackError;
 use crate::track::environment::Environment;
 
@@ -62,8 +63,11 @@ impl Labels {
         Ok(Self {
             project: environment
                 .get("WANDB_PROJECT")
+                .or_else(|| noted(environment, "project"))
                 .unwrap_or_else(|| PROJECT.to_owned()),
-            entity: environment.get("WANDB_ENTITY"),
+            entity: environment
+                .get("WANDB_ENTITY")
+                .or_else(|| noted(environment, "entity")),
             group: environment.get("WANDB_RUN_GROUP"),
             name: environment.get("WANDB_NAME"),
             run_id,

@@ -288,6 +288,7 @@ mod tests {
             step: 2,
             state: State::Interrupted,
             files: vec!["run.toml".to_owned()],
+            spent_seconds: 0.0,
         };
         vec![Entry::Start(start), row(1), row(2), Entry::End(end)]
     }
