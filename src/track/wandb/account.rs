@@ -60,12 +60,8 @@ pub(super) fn noted(environment: &Environment<'_>, key: &str) -> Option<String> 
     let named = environment.get("WANDB_CONFIG_DIR").map(PathBuf::from);
     let home = || Some(PathBuf::from(environment.get("HOME")?).join(".config/wandb"));
     let text = std::fs::read_to_string(named.or_else(home)?.join("settings")).ok()?;
-    let lines = text.lines().filter_map(|line| line.split_once('='));
-    let value = lines
-        .filter(|(name, _)| name.trim() == key)
-        .last()?
-        .1
-        .trim();
+    let mut lines = text.lines().filter_map(|line| line.split_once('='));
+    let value = lines.rfind(|(name, _)| name.trim() == key)?.1.trim();
     (!value.is_empty()).then(|| value.to_owned())
 }
 
