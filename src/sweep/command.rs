@@ -187,7 +187,10 @@ impl Template {
             )),
             Ok(line) => match line.flags.resolve() {
                 Err(error) => Some(first(error.to_string())),
-                Ok(config) => config.validate(job).err().map(|error| error.to_string()),
+                Ok(config) => config
+                    .validate(job, false)
+                    .err()
+                    .map(|error| error.to_string()),
             },
         }
     }

@@ -191,7 +191,19 @@ mod tests {
     #[test]
     fn a_loss_that_is_not_finite_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
-        let mut hook = JsonLines::new(3);
+        let mut hook = JsonLines::new(&HookSettings {
+            logging_steps: 3,
+            save_steps: 6,
+            save_total_limit: 1,
+            metric: "loss".to_owned(),
+            patience: None,
+            trackers: Plan::none(),
+            about: About {
+                name: "run".to_owned(),
+                command: "mlm".to_owned(),
+                config: Value::Null,
+            },
+        });
         let start = RunStart {
             output_dir: dir.path().to_owned(),
             total_steps: 6,
