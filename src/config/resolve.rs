@@ -264,6 +264,7 @@ mod tests {
                 "absent-gene-sampling" => " frequency",
                 "lr-scheduler-type" => " inverse_sqrt",
                 "device" => " cuda:1",
+                "init-gene-embeddings" => " components",
                 "dtype" | "reduce-dtype" => " bf16",
                 "report-to" => " wandb,mlflow",
                 "transform" => " log1p",

@@ -198,11 +198,10 @@ fn damaged_files_are_named() {
     assert!(said.contains("--format scdl"), "{said}");
 }
 
-/// Name, columns, values and label of a cell.
-type RowOf = (String, Vec<u32>, Vec<f32>, Option<String>);
+/// A row as (name, columns, values), and its obs column `sex`.
+type NamedRow = (String, Vec<u32>, Vec<f32>, Option<String>);
 
-/// The rows of an archive, with its obs column `sex`.
-fn rows(parts: &[ScdlArchive]) -> Vec<RowOf> {
+fn rows(parts: &[ScdlArchive]) -> Vec<NamedRow> {
     let mut rows = Vec::new();
     for part in parts {
         let (names, labels) = (part.cell_names().unwrap(), part.labels("sex").unwrap());
@@ -226,7 +225,7 @@ fn a_shuffled_archive_has_the_same_cells_in_another_order() {
     assert_ne!(plain, shuffled);
     convert(dir.path(), &format!("{line} --shuffle --seed 4"));
     assert_ne!(shuffled, rows(&open(dir.path()).unwrap()));
-    let sorted = |mut rows: Vec<RowOf>| {
+    let sorted = |mut rows: Vec<NamedRow>| {
         rows.sort_by(|a, b| a.0.cmp(&b.0));
         rows
     };
