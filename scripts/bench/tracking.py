@@ -4,8 +4,8 @@
     scripts/bench/tracking.py CELLS.h5ad --phenotype cell_type
 
 The same small model is trained for STEPS steps, every step logged (ten times as often as by
-default), reporting nowhere and to each tracker in turn, ROUNDS times. Servers are stand-ins on
-loopback. Of each run:
+default), reporting nowhere (twice: how much two equal runs differ) and to each tracker in turn,
+ROUNDS times, each round beginning with another one. Servers are stand-ins on loopback. Of each run:
 
   step ms   wall time of a step, by metrics.jsonl: median over steps, then over rounds
   in run    time that the training thread spends on reporting, as the journal's last line tells,
@@ -105,10 +105,12 @@ def main():
                         {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": "x"}),
         "mlflow": (["--report-to", "mlflow"],
                    {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{mlflow.server_port}"}),
+        "nowhere again": ([], {}),
     }
     found = {name: [] for name in cases}
-    for _ in range(given.rounds):
-        for name, (flags, env) in cases.items():
+    for number in range(given.rounds):
+        turn = list(cases.items())
+        for name, (flags, env) in turn[number:] + turn[:number]:
             found[name].append(run(given, name, flags, env | {"NO_PROXY": "127.0.0.1"}))
     cores = os.cpu_count()
     print(f"{given.steps} steps, {given.rounds} rounds, {given.threads} compute threads of {cores}")

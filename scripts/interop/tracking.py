@@ -254,7 +254,7 @@ def through_mlflow(runs, server):
     flags = ["--max_steps", "60", "--report-to", "mlflow"]
     said = runs.stop_and_resume("ml", *flags, **env)
     assert "warning" not in said, said
-    process = runs.start(runs.command("ml_cut", *flags), **env)
+    process = runs.start(runs.command("ml_cut", *flags, "--report_wait", "200"), **env)
     wait_for(lambda: steps_of(runs.folder / "ml_cut") >= 10)
     server.stop()
     wait_for(lambda: steps_of(runs.folder / "ml_cut") >= 60)
