@@ -156,8 +156,8 @@ impl ModelFlags {
         if let Some(threads) = self.threads {
             ensure!(threads > 0, "--threads 0: at least one thread must compute");
         }
-        say_device(self.device)?;
         compute_with(self.threads);
+        say_device(self.device)?;
         let open = |path: &PathBuf| {
             let checkpoint = Checkpoint::open_as(path, self.dtype)?;
             eprintln!("{}", checkpoint.describe());

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::thread::sleep;
+use std::thread::{JoinHandle, sleep};
 use std::time::{Duration, Instant};
 
 use super::DistError;
@@ -104,6 +104,7 @@ pub fn pass_signals_on() -> Result<(), DistError> {
 /// A rank cannot be started; those that were are ended.
 pub fn run(plan: &Plan, starter: Starter) -> Result<Ended, DistError> {
     let mut ranks = Running(Vec::new());
+    let mut copies = Vec::new();
     let mut log = plan.log.as_deref().filter(|_| plan.machine_rank == 0);
     for (name, mut command) in commands(plan, starter)? {
         let log = log.take();
@@ -113,7 +114,7 @@ pub fn run(plan: &Plan, starter: Starter) -> Result<Ended, DistError> {
         match command.spawn() {
             Ok(mut child) => {
                 if let Some(log) = log {
-                    copy_to(log, &mut child);
+                    copies.extend(copy_to(log, &mut child));
                 }
                 ranks.0.push((name, child));
             }
@@ -123,7 +124,9 @@ pub fn run(plan: &Plan, starter: Starter) -> Result<Ended, DistError> {
             }
         }
     }
-    Ok(ranks.watch())
+    let ended = ranks.watch();
+    copies.into_iter().for_each(|copy| drop(copy.join()));
+    Ok(ended)
 }
 
 fn commands(plan: &Plan, starter: Starter) -> Result<Vec<(String, Command)>, DistError> {
@@ -168,20 +171,26 @@ fn mpirun(plan: &Plan) -> Command {
 }
 
 /// What the first rank prints goes on to the terminal, and to `log` as far as that can be written.
-fn copy_to(log: &Path, child: &mut Child) {
+fn copy_to(log: &Path, child: &mut Child) -> [JoinHandle<()>; 2] {
     let folder = log.parent().map(fs::create_dir_all);
     let file = folder.and(Some(OpenOptions::new().create(true).append(true).open(log)));
     let file = Arc::new(Mutex::new(file.and_then(Result::ok)));
     let (out, errors) = (child.stdout.take(), child.stderr.take());
     let of = |from: Option<Box<dyn Read + Send>>, to: Box<dyn Write + Send>| {
         let file = Arc::clone(&file);
-        std::thread::spawn(move || from.map(|from| copy(from, to, &file)));
+        std::thread::spawn(move || {
+            if let Some(from) = from {
+                copy(from, &file, to);
+            }
+        })
     };
-    of(out.map(|out| Box::new(out) as _), Box::new(io::stdout()));
-    of(errors.map(|e| Box::new(e) as _), Box::new(io::stderr()));
+    [
+        of(out.map(|out| Box::new(out) as _), Box::new(io::stdout())),
+        of(errors.map(|e| Box::new(e) as _), Box::new(io::stderr())),
+    ]
 }
 
-fn copy(mut from: impl Read, mut to: impl Write, file: &Mutex<Option<File>>) {
+fn copy(mut from: impl Read, file: &Mutex<Option<File>>, mut to: impl Write) {
     let mut bytes = [0; 4096];
     while let Ok(len @ 1..) = from.read(&mut bytes) {
         let _ = to.write_all(&bytes[..len]).and_then(|()| to.flush());
@@ -334,7 +343,7 @@ mod tests {
         assert_eq!(killed.code, LOST);
         assert_eq!(
             killed.failure.as_deref(),
-            Some("rank 2 was killed by signal 9")
+            Some("rank 1 was killed by signal 9")
         );
     }
 }

@@ -242,7 +242,7 @@ impl Shared {
         eprint!("{text}");
         // An engine that waits for the lost rank may keep the process from ending.
         let _ = spawn("end", || {
-            thread::sleep(GRACE);
+            thread::sleep(3 * GRACE);
             std::process::abort();
         });
         std::process::exit(i32::from(code));

@@ -46,8 +46,6 @@ pub struct BatchPlan {
     pub end: u64,
     /// Cells per batch and rank.
     pub batch_cells: u64,
-    /// Positions that go to the same rank (those of one group), 1 where any rank may have any.
-    pub unit: u64,
     /// This process.
     pub rank: u64,
     /// Number of processes.
@@ -208,7 +206,6 @@ mod tests {
             start: 0,
             end: 23,
             batch_cells: 3,
-            unit: 1,
             rank,
             world_size: 3,
             remainder,
@@ -224,27 +221,14 @@ mod tests {
         assert_eq!(last(Remainder::Pad), [18..21, 21..23, 23..23]);
         assert_eq!(last(Remainder::Repeat), [18..21, 21..24, 24..27]);
         assert!(plan(0, Remainder::Pad).local(3).is_empty());
-        let owns = |remainder, position| plan(2, remainder).owns(position);
+        let owns = |remainder, position| plan(1, remainder).owns(position);
         assert!(!owns(Remainder::Drop, 22) && owns(Remainder::Pad, 22));
-        assert!(!owns(Remainder::Repeat, 22) && owns(Remainder::Repeat, 26));
+        assert!(owns(Remainder::Repeat, 22) && !owns(Remainder::Repeat, 26));
         let last = |remainder| plan(0, remainder).last();
         assert_eq!(
             [Remainder::Pad, Remainder::Drop, Remainder::Repeat].map(last),
             [23, 18, 27]
         );
-    }
-
-    #[test]
-    fn units_stay_whole() {
-        let local = |rank| {
-            let plan = BatchPlan {
-                unit: 3,
-                end: 24,
-                ..plan(rank, Remainder::Pad)
-            };
-            plan.local(2)
-        };
-        assert_eq!([local(0), local(1), local(2)], [18..21, 21..24, 24..24]);
     }
 
     #[test]

@@ -293,7 +293,6 @@ fn plan_batches(config: &LoaderConfig, sampler: &Sampler, start: u64) -> BatchPl
         start,
         end: sampler.num_positions(),
         batch_cells: config.batch_cells as u64,
-        unit: sampler.unit(),
         rank: sampler.config().rank as u64,
         world_size: sampler.config().world_size as u64,
         remainder: sampler.config().remainder,

@@ -8,6 +8,7 @@ use std::sync::{Arc, Barrier, Mutex};
 
 use gene_bert::config::{RunConfig, Settings};
 use gene_bert::dist::{Collective, DistError, Group, Ranks, Wire, bf16};
+use gene_bert::optim::Schedule;
 use gene_bert::train::pretrain::pretrain;
 use gene_bert::train::run::Asked;
 use serde_json::Value;
@@ -149,6 +150,8 @@ fn settings(folder: &Path, output: &str, accumulation: usize, steps: u64) -> Run
         save_steps: Some(25),
         logging_steps: Some(1),
         learning_rate: Some(1e-3),
+        // The same at every step, however many there will be.
+        lr_scheduler_type: Some(Schedule::Constant),
         output_dir: Some(folder.join(output)),
         reduce_bucket_mib: Some(1),
         ..Settings::default()

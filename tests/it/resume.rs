@@ -177,7 +177,7 @@ fn the_precision_that_was_measured_is_saved_and_kept() {
     let more = "--bin_edges 0.5 2 --dtype auto --max_steps 2 --output_dir run";
     done(dir, &format!("mlm {SMALL} {NEW} {more}"));
     let saved = fs::read_to_string(folder.path("run/checkpoint-2/run.toml")).unwrap();
-    let is = |dtype: &str| saved.contains(&format!("dtype = \"{dtype}\""));
+    let is = |dtype: &str| saved.contains(&format!("\ndtype = \"{dtype}\""));
     assert!(is("f32") || is("bf16"), "{saved}");
     let other = if is("f32") { "bf16" } else { "f32" };
     done(dir, "mlm --resume run --dtype auto");

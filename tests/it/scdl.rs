@@ -453,7 +453,7 @@ fn a_run_on_an_archive_is_that_on_the_files_it_was_made_of() {
         let weights = |data: &str, kind: &str, flags: &str, output: &str| {
             let paths = format!("--train_data_paths {data} --output_dir {output}");
             done(folder, &format!("{kind} {flags} {common} {paths}"));
-            fs::read(folder.join(output).join("model.safetensors")).unwrap()
+            fs::read(folder.join(output).join("checkpoint-3/model.safetensors")).unwrap()
         };
         let mlm = "--included_phenotypes cell_type sex";
         let cls = "--phenotype_category cell_type";
