@@ -251,10 +251,10 @@ def through_mlflow(runs, server):
     from mlflow.tracking import MlflowClient
 
     env = {"MLFLOW_TRACKING_URI": server.url, "MLFLOW_EXPERIMENT_NAME": "blood cells"}
-    flags = ["--max_steps", "60", "--report-to", "mlflow"]
+    flags = ["--max_steps", "60", "--report-to", "mlflow", "--report_wait", "200"]
     said = runs.stop_and_resume("ml", *flags, **env)
     assert "warning" not in said, said
-    process = runs.start(runs.command("ml_cut", *flags, "--report_wait", "200"), **env)
+    process = runs.start(runs.command("ml_cut", *flags), **env)
     wait_for(lambda: steps_of(runs.folder / "ml_cut") >= 10)
     server.stop()
     wait_for(lambda: steps_of(runs.folder / "ml_cut") >= 60)
