@@ -144,8 +144,8 @@ impl ArrayWriter {
         Ok(())
     }
 
-    /// As if so many zeros had come, in whole chunks: a hole in the file, or the same chunk again and
-    /// again.
+    /// As if so many zeros had come, in whole chunks: holes in the file, or, where they are
+    /// compressed, the same chunk again and again.
     #[cfg(test)]
     pub(super) fn skip(&mut self, output: &mut Output, elements: u64) -> Result<(), H5adError> {
         self.num_elements += elements;
@@ -163,7 +163,13 @@ impl ArrayWriter {
                 };
                 let (address, bytes) = (output.append(&chunk)?, chunk.len() as u32);
                 let chunks = elements / u64::from(*len);
-                places.extend((0..chunks).map(|_| Place { address, bytes }));
+                // Room for all of them: a file is not believed to hold more than it can.
+                output.allocate((chunks - 1) * u64::from(bytes), 1);
+                let apart = gzip.map_or(u64::from(bytes), |_| 0);
+                places.extend((0..chunks).map(|n| Place {
+                    address: address + n * apart,
+                    bytes,
+                }));
             }
         }
         Ok(())
