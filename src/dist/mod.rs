@@ -4,7 +4,7 @@
 //! A process of a run is a *rank*, 0 to world − 1. [`place`] reads from the environment which rank
 //! this is (`gene-bert launch`, torchrun, mpirun, srun, Kubernetes' PyTorchJob); [`Group`] runs a
 //! [`Collective`] on a thread of its own, so that sums over ranks go on while gradients are still
-//! being computed. The sums themselves are an engine's: MPI ([`mpi`], cargo feature `mpi`), or
+//! being computed. The sums themselves are an engine's: MPI (cargo feature `mpi`), or
 //! [`Alone`] where there is one process. [`pulse`] is what no engine has: ranks tell one another
 //! once a second that they live, so that one that was killed or stopped ends the others within
 //! seconds. [`pmi`] lets MPICH's ranks find one another by MASTER_ADDR and MASTER_PORT, without a
