@@ -137,8 +137,8 @@ impl Online {
                 self.account.url
             ))
         })?;
-        if self.bucket.is_none() {
-            // Lines that others wrote; afterwards only this run counts them.
+        if self.bucket.is_none() && self.labels.run_id.is_some() {
+            // Lines that others wrote under this name; afterwards only this run counts them.
             sent.history_lines = told["historyLineCount"].as_u64().unwrap_or(0);
             self.sent.history_lines = sent.history_lines;
         }
