@@ -239,29 +239,33 @@ impl Running {
     fn watch(mut self) -> Ended {
         let signals_before = SIGNALS.load(Ordering::SeqCst);
         let mut passed_on = signals_before;
-        let mut failure: Option<(u8, String, Instant)> = None;
+        let mut failure: Option<(u8, Instant)> = None;
+        let mut failed = Vec::new();
         while !self.0.is_empty() {
             sleep(LOOK);
-            for (name, status) in self.ended() {
-                if !status.success() && failure.is_none() {
-                    let (code, how) = describe(status);
-                    failure = Some((code, format!("{name} {how}"), Instant::now()));
+            let ended = self.ended();
+            let is_late = |at: &Instant| at.elapsed() > GRACE;
+            for (name, status) in ended.into_iter().filter(|(_, status)| !status.success()) {
+                let (code, how) = describe(status);
+                // Those that end because of the first need not be named, but for violent ends: which
+                // of them came first is not always seen.
+                if failed.is_empty() || status.code().is_none() {
+                    failed.push(format!("{name} {how}"));
                 }
+                failure.get_or_insert((code, Instant::now()));
             }
             while passed_on < SIGNALS.load(Ordering::SeqCst) {
                 passed_on += 1;
                 self.terminate();
             }
-            if failure
-                .as_ref()
-                .is_some_and(|(_, _, at)| at.elapsed() > GRACE)
-            {
-                self.0.iter_mut().for_each(|(_, child)| drop(child.kill()));
+            if failure.as_ref().is_some_and(|(_, at)| is_late(at)) {
+                break;
             }
         }
+        drop(self); // those that did not end of themselves
         Ended {
-            code: failure.as_ref().map_or(0, |(code, ..)| *code),
-            failure: failure.map(|(_, how, _)| how),
+            code: failure.map_or(0, |(code, _)| code),
+            failure: failure.map(|_| failed.join(", ")),
             interrupted: passed_on > signals_before,
         }
     }

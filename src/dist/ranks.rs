@@ -183,14 +183,23 @@ fn begin_anew(place: &Place, host: &str, port: u16) -> Result<(), DistError> {
     use std::os::unix::process::CommandExt;
 
     const PORT: &str = "PMI_PORT";
+    const TRANSPORTS: &str = "UCX_TLS";
     if std::env::var_os(PORT).is_some() {
         return Ok(());
     }
+    // Reading another process's memory (cma) is fatal to the library where that process has died,
+    // and nobody could say any more who it was.
+    let transports = match place.local_world == Some(place.world) {
+        true => "sysv,self",
+        false => "^cma",
+    };
+    let transports = std::env::var_os(TRANSPORTS).unwrap_or_else(|| transports.into());
     let program = std::env::current_exe().unwrap_or_default();
     let source = std::process::Command::new(&program)
         .args(std::env::args_os().skip(1))
         .env(PORT, format!("{host}:{port}"))
         .env("PMI_ID", place.rank.to_string())
+        .env(TRANSPORTS, transports)
         .exec();
     let program = program.display().to_string();
     Err(DistError::Start { program, source })

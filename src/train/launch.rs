@@ -18,10 +18,12 @@ const USER_ERROR: u8 = 1;
 
 /// A run whose ranks have ended without having finished it.
 #[derive(Debug, thiserror::Error)]
-#[error("{failure}{}", tries(.restarts))]
+#[error("{failure}{}{}", tries(.restarts), place(.last))]
 pub struct RunFailed {
     /// Which rank failed first, and how.
     pub failure: String,
+    /// Step of the last checkpoint, if there is one.
+    pub last: Option<u64>,
     /// Exit code of the command.
     pub code: u8,
     /// How often the ranks were started again.
@@ -32,6 +34,13 @@ fn tries(restarts: &u32) -> String {
     match restarts {
         0 => String::new(),
         n => format!(", after {n} restart(s)"),
+    }
+}
+
+fn place(last: &Option<u64>) -> String {
+    match last {
+        None => String::new(),
+        Some(step) => format!("; the last checkpoint is of step {step}"),
     }
 }
 
@@ -68,16 +77,17 @@ pub fn launch(plan: &Plan, flags: &RunFlags, max_restarts: u32) -> Result<()> {
         let Some(failure) = ended.failure else {
             return Ok(());
         };
+        let last = folder.as_deref().and_then(last_step);
         let code = ended.code;
         if code == USER_ERROR || ended.interrupted || restarts == max_restarts {
             return Err(RunFailed {
                 failure,
+                last,
                 code,
                 restarts,
             }
             .into());
         }
-        let last = folder.as_deref().and_then(last_step);
         let from = match last {
             Some(step) => format!("from step {step}"),
             None => "from the beginning".to_owned(),
