@@ -12,8 +12,8 @@ use std::marker::PhantomData;
 use std::ops::{Deref, Range};
 
 use candle_core::{
-    CpuStorage, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor, WithDType,
-    bail,
+    CpuStorage, DType, Device, InplaceOp1, Layout, Result, Shape, Storage, StorageRef, Tensor,
+    WithDType, bail,
 };
 
 /// A contiguous tensor's values, readable while this guard lives.
@@ -113,6 +113,32 @@ pub fn write_all<R>(tensors: &[&Tensor], act: impl FnOnce(Vec<&mut [f32]>) -> R)
         })?
     }
     rest(tensors, Vec::with_capacity(tensors.len()), Box::new(act))
+}
+
+/// The values of `tensor` as f32 on the CPU: itself where it is that already.
+///
+/// # Errors
+/// The device does not answer.
+pub fn to_host(tensor: &Tensor) -> Result<Tensor> {
+    match (tensor.device(), tensor.dtype()) {
+        (Device::Cpu, DType::F32) => Ok(tensor.clone()),
+        _ => tensor.to_dtype(DType::F32)?.to_device(&Device::Cpu),
+    }
+}
+
+/// Writes `values` over an f32 tensor on any device; every clone of it sees them.
+///
+/// # Errors
+/// The number of values is not that of the tensor's.
+pub fn fill(tensor: &Tensor, values: &[f32]) -> Result<()> {
+    if tensor.elem_count() != values.len() {
+        bail!("{} values for the shape {:?}", values.len(), tensor.shape());
+    }
+    if let Device::Cpu = tensor.device() {
+        return write(tensor, |to| to.copy_from_slice(values));
+    }
+    let values = Tensor::from_slice(values, tensor.shape(), tensor.device())?;
+    tensor.slice_set(&values, 0, 0)
 }
 
 /// A tensor on the CPU that owns `values`, without a copy.

@@ -1,16 +1,60 @@
-//! Where the linker finds CUDA's libraries if the feature `cuda` is on; otherwise does nothing.
+//! Compiles the CUDA kernels where the feature `cuda` asks for it; otherwise does nothing.
 //!
-//! `scripts/cuda-toolkit` makes archives that stand in for them, so that the program starts without.
+//! Each `src/kernels/cuda/*.cu` becomes a fatbin in `OUT_DIR`: machine code for sm_90 and PTX for
+//! what comes after. nvcc is the one on `PATH`, or `NVCC`; `scripts/cuda-toolkit` fetches one.
 
-use std::env;
+use std::path::PathBuf;
+use std::process::Command;
+use std::{env, io};
 
-fn main() {
+const SOURCES: &str = "src/kernels/cuda";
+const TARGETS: &str = "-gencode=arch=compute_90,code=[sm_90,compute_90]";
+
+fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=scripts/cuda/build.rs");
     if env::var_os("CARGO_FEATURE_CUDA").is_none() {
-        return;
+        return Ok(());
     }
+    println!("cargo:rerun-if-changed={SOURCES}");
+    println!("cargo:rerun-if-env-changed=NVCC");
     println!("cargo:rerun-if-env-changed=GENE_BERT_CUDA_LOADERS");
     if let Ok(folder) = env::var("GENE_BERT_CUDA_LOADERS") {
         println!("cargo:rustc-link-search=native={folder}");
+    }
+    let mut sources: Vec<PathBuf> = std::fs::read_dir(SOURCES)?
+        .map(|entry| entry.map(|entry| entry.path()))
+        .collect::<io::Result<_>>()?;
+    sources.retain(|path| path.extension().is_some_and(|kind| kind == "cu"));
+    sources.iter().try_for_each(compile)
+}
+
+fn compile(source: &PathBuf) -> io::Result<()> {
+    let nvcc = env::var("NVCC").unwrap_or_else(|_| "nvcc".to_owned());
+    let name = source.file_stem().unwrap_or_default();
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
+    let status = Command::new(&nvcc)
+        .args([
+            "--fatbin",
+            "-O3",
+            "-std=c++17",
+            "--expt-relaxed-constexpr",
+            TARGETS,
+        ])
+        .arg(source)
+        .arg("-o")
+        .arg(out.join(name).with_extension("fatbin"))
+        .status()
+        .map_err(|error| {
+            let hint = "hint: eval \"$(scripts/cuda-toolkit)\" gets one";
+            io::Error::other(format!(
+                "the feature `cuda` needs nvcc ({nvcc}): {error}\n{hint}"
+            ))
+        })?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(io::Error::other(format!(
+            "nvcc refused {}",
+            source.display()
+        ))),
     }
 }

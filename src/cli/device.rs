@@ -5,13 +5,13 @@ use anyhow::{Result, anyhow};
 use crate::config::Device;
 use crate::kernels::device::NoGpu;
 
-/// Says where is computed. Threads must have been settled.
+/// Opens the device and says which it is. Threads must have been settled.
 ///
 /// # Errors
 /// The device asked for cannot be used.
-pub(super) fn say_device(device: Device) -> Result<()> {
+pub(super) fn open_device(device: Device) -> Result<candle_core::Device> {
     let refused = |error: NoGpu| anyhow!("--device: {error}\nhint: {}", error.hint());
-    device.check().map_err(refused)?;
-    eprintln!("{}", device.describe());
-    Ok(())
+    let (device, text) = device.open().map_err(refused)?;
+    eprintln!("{text}");
+    Ok(device)
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::device::say_device;
+use super::device::open_device;
 use super::split::PartFlags;
 use crate::config::{Device, Dtype, Settings, named};
 use crate::file::expand_paths;
@@ -157,9 +157,9 @@ impl ModelFlags {
             ensure!(threads > 0, "--threads 0: at least one thread must compute");
         }
         compute_with(self.threads);
-        say_device(self.device)?;
+        let device = open_device(self.device)?;
         let open = |path: &PathBuf| {
-            let checkpoint = Checkpoint::open_as(path, self.dtype)?;
+            let checkpoint = Checkpoint::open_as(path, self.dtype, &device)?;
             eprintln!("{}", checkpoint.describe());
             Ok(checkpoint)
         };

@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 use serde::de::value::{Error, StrDeserializer};
 use serde::{Deserialize, Serialize, de::IntoDeserializer};
 
-use crate::kernels::device::{self, NoGpu};
+use crate::kernels::device::{self, Gpu, NoGpu};
 use crate::kernels::peak;
 use crate::kernels::products::Precision;
 
@@ -129,20 +129,40 @@ impl Device {
     /// It is a CUDA device that cannot be; the error says why.
     pub fn check(self) -> Result<(), NoGpu> {
         match self {
-            Self::Cuda(number) => Err(device::cuda(number)),
+            Self::Cuda(number) => device::probe(number).map(|_| ()),
             Self::Auto | Self::Cpu => Ok(()),
         }
     }
 
-    /// Says where is computed, and under `auto` why not on a GPU, if this build has CUDA. Threads
-    /// must have been settled.
-    pub fn describe(self) -> String {
-        let cpu = format!("Device: CPU, {} threads", rayon::current_num_threads());
+    /// The GPU that is computed on, if it is one.
+    pub fn gpu(self) -> Option<Gpu> {
         match self {
-            Self::Auto if device::IS_BUILT => {
-                format!("{cpu}; no GPU is used: {}", device::cuda(0))
+            Self::Cpu => None,
+            Self::Cuda(number) => device::probe(number).ok(),
+            Self::Auto => device::probe(0).ok(),
+        }
+    }
+
+    /// Opens it, and says where is computed, and under `auto` why not on a GPU, if this build has
+    /// CUDA. Threads must have been settled.
+    ///
+    /// # Errors
+    /// It is a CUDA device that cannot be used; the error says why.
+    pub fn open(self) -> Result<(candle_core::Device, String), NoGpu> {
+        let cpu = || format!("Device: CPU, {} threads", rayon::current_num_threads());
+        let number = match self {
+            Self::Cpu => return Ok((candle_core::Device::Cpu, cpu())),
+            Self::Auto => 0,
+            Self::Cuda(number) => number,
+        };
+        match device::cuda(number) {
+            Ok((device, gpu)) => Ok((device, format!("Device: cuda:{number}, {}", gpu.name))),
+            Err(error) if self != Self::Auto => Err(error),
+            Err(error) if device::IS_BUILT => {
+                let text = format!("{}; no GPU is used: {error}", cpu());
+                Ok((candle_core::Device::Cpu, text))
             }
-            _ => cpu,
+            Err(_) => Ok((candle_core::Device::Cpu, cpu())),
         }
     }
 }

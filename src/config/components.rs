@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::choices::Dtype;
 use super::resolve::ConfigError;
 use super::settings::{RunConfig, Settings};
 use crate::file::read_json;
@@ -265,7 +266,10 @@ impl RunConfig {
 
     /// In what matrix products are computed.
     pub fn precision(&self) -> Precision {
-        self.dtype.precision()
+        match self.dtype {
+            Dtype::Auto if self.device.gpu().is_some() => Precision::Bf16,
+            dtype => dtype.precision(),
+        }
     }
 
     /// The optimizer's numbers.

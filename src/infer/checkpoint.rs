@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use candle_core::Device;
 
 use crate::config::{Dtype, Settings};
 use crate::model::{GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification};
@@ -40,19 +41,20 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Opens a checkpoint folder, or the best (else the last) checkpoint of a run folder, to be
-    /// computed as in its run.
+    /// computed as in its run, on the CPU.
     ///
     /// # Errors
     /// No checkpoint there, or one with a file missing or damaged.
     pub fn open(path: &Path) -> Result<Self> {
-        Self::open_as(path, None)
+        Self::open_as(path, None, &Device::Cpu)
     }
 
-    /// As [`Checkpoint::open`], with matrix products of this type; `None`: as in its run.
+    /// As [`Checkpoint::open`], on a device, with matrix products of this type; `None`: as in its
+    /// run.
     ///
     /// # Errors
     /// As [`Checkpoint::open`].
-    pub fn open_as(path: &Path, dtype: Option<Dtype>) -> Result<Self> {
+    pub fn open_as(path: &Path, dtype: Option<Dtype>, device: &Device) -> Result<Self> {
         let path = find(path)?;
         let (vocabulary, tokenize) = encoding::load(&path)?;
         let mut run = encoding::run_settings(&path)?;
@@ -82,7 +84,7 @@ impl Checkpoint {
                 expected.1
             );
         }
-        let model = load(&path, &config)?;
+        let model = load(&path, &config, device)?;
         Ok(Self {
             path,
             vocabulary: Arc::new(vocabulary),
@@ -135,15 +137,16 @@ fn find(path: &Path) -> Result<PathBuf> {
     })
 }
 
-fn load(path: &Path, config: &GeneBertConfig) -> Result<Model> {
+fn load(path: &Path, config: &GeneBertConfig, device: &Device) -> Result<Model> {
     let weights = path.join("model.safetensors");
     let Some(classes) = Classes::load(path)? else {
-        let parameters = GeneBertForMaskedLM::init_parameters(config, 0)?;
+        let parameters = GeneBertForMaskedLM::init_parameters(config, 0)?.to_device(device)?;
         parameters.load(&weights)?.require_complete()?;
         let model = GeneBertForMaskedLM::new(config, &parameters)?;
         return Ok(Model::MaskedLM(model));
     };
     let parameters = GeneBertForSequenceClassification::init_parameters(config, 0)?;
+    let parameters = parameters.to_device(device)?;
     parameters.load(&weights)?.require_complete()?;
     let model = GeneBertForSequenceClassification::new(config, &parameters)?;
     Ok(Model::Classifier(model, classes))

@@ -195,8 +195,8 @@ fn slot(checkpoint: &Checkpoint, name: &str) -> Result<u32> {
 /// The weights cannot be read.
 pub fn genes_without_context(checkpoint: &Checkpoint) -> Result<GeneEmbeddings> {
     let table = match &checkpoint.model {
-        Model::MaskedLM(model) => model.token_type_embeddings(),
-        Model::Classifier(model, _) => model.token_type_embeddings(),
+        Model::MaskedLM(model) => model.token_type_embeddings()?,
+        Model::Classifier(model, _) => model.token_type_embeddings()?,
     };
     let genes = checkpoint.vocabulary.genes();
     let first = checkpoint.vocabulary.gene_type(GeneId(0)) as usize;

@@ -67,6 +67,10 @@ pub fn backward(activation: Activation, x: &Tensor, dy: Tensor) -> Result<Tensor
             x.shape()
         );
     }
+    on_gpu!(
+        x,
+        super::cuda::activation_backward(activation, x, &dy).map(|()| dy)
+    );
     {
         let x = read::<f32>(x)?;
         let x = &*x;

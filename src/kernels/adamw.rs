@@ -71,6 +71,14 @@ pub struct Moved<'a> {
 /// # Errors
 /// Shapes that do not fit, or tensors that are not contiguous f32 on the CPU, or one twice.
 pub fn step(parameters: &[Moved<'_>]) -> Result<()> {
+    #[cfg(feature = "cuda")]
+    if parameters
+        .iter()
+        .any(|moved| moved.weights.device().is_cuda())
+    {
+        parameters.iter().try_for_each(check)?;
+        return super::cuda::adamw(parameters);
+    }
     let _span = span("AdamW", 0);
     let mut to = Vec::with_capacity(3 * parameters.len());
     let mut from: Vec<Slice<'_, f32>> = Vec::with_capacity(parameters.len());
@@ -161,18 +169,18 @@ impl Task<'_> {
 }
 
 #[derive(Clone, Copy)]
-struct Update {
-    keep: f32,
-    rate: f32,
-    beta1: f32,
-    beta2: f32,
-    inverse_root: f32,
-    eps: f32,
-    scale: f32,
+pub(super) struct Update {
+    pub(super) keep: f32,
+    pub(super) rate: f32,
+    pub(super) beta1: f32,
+    pub(super) beta2: f32,
+    pub(super) inverse_root: f32,
+    pub(super) eps: f32,
+    pub(super) scale: f32,
 }
 
 impl Update {
-    fn new(s: Settings) -> Self {
+    pub(super) fn new(s: Settings) -> Self {
         let correction = |beta: f64| 1.0 - beta.powf(s.step as f64);
         Self {
             keep: (1.0 - s.lr * s.weight_decay) as f32,

@@ -51,8 +51,9 @@ pub fn forward(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
-) -> Result<(Tensor, Vec<f32>)> {
+) -> Result<(Tensor, Tensor)> {
     let (num_tokens, width) = check(settings, &[q, k, v])?;
+    on_gpu!(q, super::cuda::attention_forward(settings, [q, k, v]));
     let _span = span("attention forward", 4 * pairs(settings) * width);
     let mut context = Fresh::new(num_tokens * width);
     let mut log_sums = vec![0.0; num_tokens * settings.num_heads];
@@ -78,6 +79,7 @@ pub fn forward(
     }
     // SAFETY: the cells cover all tokens, their blocks the cells, and the heads all columns.
     let context = unsafe { context.written() };
+    let log_sums = from_vec(log_sums, num_tokens * settings.num_heads)?;
     Ok((from_vec(context, (num_tokens, width))?, log_sums))
 }
 
@@ -93,7 +95,7 @@ pub struct Saved<'a> {
     /// The result.
     pub context: &'a Tensor,
     /// Its log-sums.
-    pub log_sums: &'a [f32],
+    pub log_sums: &'a Tensor,
 }
 
 /// The gradients of q, k and v from that of the context.
@@ -108,9 +110,13 @@ pub fn backward(
     let tensors = [saved.q, saved.k, saved.v, saved.context, dcontext];
     let (num_tokens, width) = check(settings, &tensors)?;
     let _span = span("attention backward", 8 * pairs(settings) * width);
-    if saved.log_sums.len() != num_tokens * settings.num_heads {
+    if saved.log_sums.elem_count() != num_tokens * settings.num_heads {
         bail!("attention: log-sums of another batch");
     }
+    on_gpu!(
+        saved.q,
+        super::cuda::attention_backward(settings, saved, dcontext)
+    );
     let mut gradients = [(); 3].map(|()| Fresh::new(num_tokens * width));
     {
         let (q, k, v) = (
@@ -119,11 +125,12 @@ pub fn backward(
             read::<f32>(saved.v)?,
         );
         let (context, dcontext) = (read::<f32>(saved.context)?, read::<f32>(dcontext)?);
+        let log_sums = read::<f32>(saved.log_sums)?;
         let heads = Heads::new(settings, width, &q, &k, &v);
         let outcome = Outcome {
             context: &context,
             dcontext: &dcontext,
-            log_sums: saved.log_sums,
+            log_sums: &log_sums,
         };
         let to = gradients.each_mut().map(Fresh::shared);
         let tasks: Vec<(Range<usize>, usize)> = heads.tasks().collect();

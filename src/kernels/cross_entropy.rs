@@ -51,8 +51,9 @@ pub struct Loss {
 pub fn forward(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Result<Loss> {
     let _span = span("cross entropy", 0);
     let width = check(logits, labels, settings)?;
-    let logits = read::<f32>(logits)?;
     let row = Row::new(settings, width);
+    on_gpu!(logits, row.on_gpu(logits, labels, false));
+    let logits = read::<f32>(logits)?;
     let losses = logits.par_chunks(width).zip(labels);
     let losses = losses.map(|(logits, &label)| row_loss(&row, logits, label as usize));
     Ok(row.total(losses.collect(), labels))
@@ -70,6 +71,7 @@ pub fn forward_backward(
     let _span = span("cross entropy", 0);
     let width = check(&logits, labels, settings)?;
     let row = Row::new(settings, width);
+    on_gpu!(logits, Ok((row.on_gpu(&logits, labels, true)?, logits)));
     let losses = write(&logits, |logits| {
         let losses = logits.par_chunks_mut(width).zip(labels);
         losses
@@ -117,6 +119,14 @@ impl<'a> Row<'a> {
             weights: settings.class_weights,
             by_class: by_class.filter(|_| settings.spread == Spread::ByClass),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn on_gpu(&self, logits: &Tensor, labels: &[u32], write_gradient: bool) -> Result<Loss> {
+        let by_class = self.by_class.map_or(-1.0, |(_, total)| total);
+        let shares = [self.label_share, self.class_share, self.smoothing, by_class];
+        let sum = super::cuda::cross_entropy(logits, labels, self.weights, shares, write_gradient)?;
+        Ok(self.total(vec![sum], labels))
     }
 
     /// What is spread over all classes.

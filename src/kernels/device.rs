@@ -1,9 +1,11 @@
 //! Where tensors live and kernels run: the CPU, or a CUDA device by its number.
 //!
-//! [`probe`] looks a device up or says in plain words why it cannot be used: a build without CUDA, no
+//! [`cuda`] opens a device, [`probe`] looks one up, or they say in plain words why it cannot be used: a build without CUDA, no
 //! driver, a missing library, no such device, one that is too old. A build with the loaders of `scripts/cuda-toolkit` starts
 //! without a driver or CUDA's libraries, so their absence is looked for here, before candle's own
 //! calls.
+
+use candle_core::Device;
 
 /// Why a CUDA device cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -61,19 +63,17 @@ pub fn probe(number: usize) -> Result<Gpu, NoGpu> {
     Err(NoGpu::NotBuilt(number))
 }
 
-/// Why nothing is computed on device `number`. Where one could be used, the reason is that this
-/// version's training step runs on the CPU only.
-pub fn cuda(number: usize) -> NoGpu {
-    match probe(number) {
-        Err(error) => error,
-        Ok(gpu) => NoGpu::Unusable {
-            number,
-            reason: format!(
-                "{} is there, but this version computes on the CPU only",
-                gpu.name
-            ),
-        },
-    }
+/// Opens device `number`.
+///
+/// # Errors
+/// It cannot be used; the error says why.
+pub fn cuda(number: usize) -> Result<(Device, Gpu), NoGpu> {
+    let gpu = probe(number)?;
+    let device = Device::new_cuda(number).map_err(|error| NoGpu::Unusable {
+        number,
+        reason: format!("{} does not start: {error}", gpu.name),
+    })?;
+    Ok((device, gpu))
 }
 
 #[cfg(feature = "cuda")]

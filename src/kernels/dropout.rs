@@ -48,6 +48,18 @@ impl Dropout {
         self.scale
     }
 
+    /// The key of all masks, and the hash from which on numbers are kept.
+    #[cfg(feature = "cuda")]
+    pub(super) fn key(&self) -> u64 {
+        self.key
+    }
+
+    /// See [`Dropout::key`].
+    #[cfg(feature = "cuda")]
+    pub(super) fn threshold(&self) -> u32 {
+        self.threshold
+    }
+
     /// The mask of row `row`.
     #[inline(always)]
     pub(super) fn row(&self, row: usize) -> RowMask {
@@ -96,6 +108,7 @@ pub fn apply(x: Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
     let Some(dropout) = dropout else {
         return Ok(x);
     };
+    on_gpu!(x, super::cuda::apply_dropout(&x, dropout).map(|()| x));
     let _span = span("dropout", 0);
     let (_, width) = x.dims2()?;
     let rows = rows_per_task(width);
@@ -126,6 +139,28 @@ mod tests {
         read::<f32>(&apply(ones, dropout.as_ref()).unwrap())
             .unwrap()
             .to_vec()
+    }
+
+    /// The bits that `scripts/cuda-simulate` expects of the CUDA kernels.
+    #[test]
+    fn masks_are_those_of_the_kernels_for_cuda() {
+        let dropout = Dropout {
+            key: 0x0123_4567_89AB_CDEF,
+            threshold: 1 << 30,
+            scale: 4.0 / 3.0,
+        };
+        let bits = |row| {
+            let mask = dropout.row(row);
+            (0..32).fold(0, |bits, i| bits | u32::from(mask.keeps(37 * i)) << i)
+        };
+        let expected = [
+            0x6BFB_DEF2u32,
+            0x69FA_F133,
+            0xF1DD_CD9C,
+            0xFDBF_6D7F,
+            0xFFFE_BFCC,
+        ];
+        assert_eq!([0, 1, 2, 1_000_003, (1 << 40) + 5].map(bits), expected);
     }
 
     #[test]

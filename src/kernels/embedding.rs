@@ -7,10 +7,49 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::dropout::{self, Dropout};
+use super::layer_norm::{self, Norm};
 use super::parallel::rows_per_task;
+use super::products::Precision;
 use super::profile::span;
 use super::simd::vectorized;
 use crate::buffers::{from_vec, read};
+
+/// The two tables, and which of their rows the tokens are.
+#[derive(Debug, Clone, Copy)]
+pub struct Tables<'a> {
+    /// Row per token id, [words, D].
+    pub word: &'a Tensor,
+    /// Row per token type id, [types, D].
+    pub types: &'a Tensor,
+    /// Token ids, `[T]`.
+    pub ids: &'a [u32],
+    /// Token type ids, `[T]`.
+    pub type_ids: &'a [u32],
+}
+
+/// `dropout(LayerNorm(word[ids] + types[type_ids]))` → `[T, D]`, and what the norm's way back
+/// needs. On a GPU the result is of the type that products are computed in.
+///
+/// # Errors
+/// As [`forward`] and [`layer_norm::forward`].
+pub fn normalized(
+    tables: Tables<'_>,
+    norm: Norm<'_>,
+    dropout: Option<&Dropout>,
+    precision: Precision,
+) -> Result<(Tensor, layer_norm::Saved)> {
+    check(tables)?;
+    on_gpu!(tables.word, {
+        let [kept, y, inverse] = super::cuda::embed(tables, norm, dropout, precision.into())?;
+        Ok((y, layer_norm::Saved::new(kept, inverse)))
+    });
+    // The CPU rounds where it multiplies.
+    let _ = precision;
+    let x = forward(tables)?;
+    let (y, saved) = layer_norm::forward(norm, x, None, None)?;
+    Ok((dropout::apply(y, dropout)?, saved))
+}
 
 /// Tokens of one id that one task sums.
 const PIECE: usize = 128;
@@ -19,18 +58,15 @@ const PIECE: usize = 128;
 ///
 /// # Errors
 /// An id is beyond its table, tables of different widths, or lists of different lengths.
-pub fn forward(word: &Tensor, types: &Tensor, ids: &[u32], type_ids: &[u32]) -> Result<Tensor> {
+pub fn forward(tables: Tables<'_>) -> Result<Tensor> {
     let _span = span("embedding forward", 0);
-    let ((num_words, width), (num_types, type_width)) = (word.dims2()?, types.dims2()?);
-    if width != type_width || ids.len() != type_ids.len() {
-        bail!(
-            "embedding: tables {:?} and {:?}",
-            word.shape(),
-            types.shape()
-        );
-    }
-    within("token id", ids, num_words)?;
-    within("token type id", type_ids, num_types)?;
+    let width = check(tables)?;
+    let Tables {
+        word,
+        types,
+        ids,
+        type_ids,
+    } = tables;
     let mut x = vec![0.0; ids.len() * width];
     {
         let (word, types) = (read::<f32>(word)?, read::<f32>(types)?);
@@ -43,6 +79,22 @@ pub fn forward(word: &Tensor, types: &Tensor, ids: &[u32], type_ids: &[u32]) -> 
         });
     }
     from_vec(x, (ids.len(), width))
+}
+
+/// The width of the tables.
+fn check(tables: Tables<'_>) -> Result<usize> {
+    let (word, types) = (tables.word, tables.types);
+    let ((num_words, width), (num_types, type_width)) = (word.dims2()?, types.dims2()?);
+    if width != type_width || tables.ids.len() != tables.type_ids.len() {
+        bail!(
+            "embedding: tables {:?} and {:?}",
+            word.shape(),
+            types.shape()
+        );
+    }
+    within("token id", tables.ids, num_words)?;
+    within("token type id", tables.type_ids, num_types)?;
+    Ok(width)
 }
 
 /// The gradient of a table: the rows of dx [T, D] summed by id. Rows of `skip` (padding) are left
@@ -61,6 +113,10 @@ pub fn scatter(dx: &Tensor, ids: &[u32], skip: Option<u32>) -> Result<(Vec<u32>,
     order.par_sort_unstable();
     let runs: Vec<&[(u32, u32)]> = order.chunk_by(|a, b| a.0 == b.0).collect();
     let rows = runs.iter().map(|run| run[0].0).collect::<Vec<u32>>();
+    on_gpu!(dx, {
+        let values = super::cuda::scatter_embedding(dx, &order, rows.len())?;
+        Ok((rows, values))
+    });
     let mut values = vec![0.0; rows.len() * width];
     let dx = read::<f32>(dx)?;
     let dx = &*dx;
@@ -147,7 +203,13 @@ mod tests {
                 random.tensor(&[num_types, width]),
             );
             let (ids, type_ids) = (random.ids(count, num_words), random.ids(count, num_types));
-            let x = forward(&word, &types, &ids, &type_ids).unwrap();
+            let x = forward(Tables {
+                word: &word,
+                types: &types,
+                ids: &ids,
+                type_ids: &type_ids,
+            })
+            .unwrap();
             let (word64, types64) = (wide(&word), wide(&types));
             let mut expected = Vec::new();
             for (&id, &type_id) in ids.iter().zip(&type_ids) {
@@ -180,18 +242,28 @@ mod tests {
     fn an_id_beyond_the_table_is_named() {
         let mut random = Random::new(1);
         let (word, types) = (random.tensor(&[3, 2]), random.tensor(&[4, 2]));
-        let error = forward(&word, &types, &[0, 2], &[1, 4])
-            .unwrap_err()
-            .to_string();
+        let error = forward(Tables {
+            word: &word,
+            types: &types,
+            ids: &[0, 2],
+            type_ids: &[1, 4],
+        })
+        .unwrap_err()
+        .to_string();
         assert!(
             error.contains("token type id 4 at position 1") && error.contains("has 4"),
             "{error}"
         );
         assert!(
-            forward(&word, &types, &[3], &[0])
-                .unwrap_err()
-                .to_string()
-                .contains("token id 3")
+            forward(Tables {
+                word: &word,
+                types: &types,
+                ids: &[3],
+                type_ids: &[0]
+            })
+            .unwrap_err()
+            .to_string()
+            .contains("token id 3")
         );
     }
 

@@ -20,7 +20,17 @@ pub struct Saved {
     /// The normalised rows, [N, D].
     normalized: Tensor,
     /// 1 / σ of each row, `[N]`.
-    inverse_deviation: Vec<f32>,
+    inverse_deviation: Tensor,
+}
+
+impl Saved {
+    /// Of the normalised rows [N, D] and 1 / σ of each, `[N]`.
+    pub(super) fn new(normalized: Tensor, inverse_deviation: Tensor) -> Self {
+        Self {
+            normalized,
+            inverse_deviation,
+        }
+    }
 }
 
 /// Weight, bias and ε of a LayerNorm.
@@ -55,6 +65,10 @@ pub fn forward(
     if residual.is_some_and(|r| r.dims() != x.dims()) {
         bail!("LayerNorm: the residual has another shape than the input");
     }
+    on_gpu!(x, {
+        let (y, inverse) = super::cuda::layer_norm_forward(norm, &x, residual, dropout)?;
+        Ok((y, Saved::new(x, inverse)))
+    });
     let mut inverse_deviation = vec![0.0; n];
     let y = {
         let (weight, bias) = (read::<f32>(norm.weight)?, read::<f32>(norm.bias)?);
@@ -78,10 +92,7 @@ pub fn forward(
             })
         })?
     };
-    let saved = Saved {
-        normalized: x,
-        inverse_deviation,
-    };
+    let saved = Saved::new(x, from_vec(inverse_deviation, n)?);
     Ok((from_vec(y, (n, width))?, saved))
 }
 
@@ -169,14 +180,22 @@ pub fn backward(
             saved.normalized.shape()
         );
     }
+    on_gpu!(dy, {
+        let kept = (&saved.normalized, &saved.inverse_deviation);
+        let targets = [dweight, dbias];
+        let x = super::cuda::layer_norm_backward(weight, kept, &dy, dropout, targets)?;
+        let x = x.unwrap_or_else(|| dy.clone());
+        Ok(InputGradients { residual: dy, x })
+    });
     let (sums, dropped) = {
         let weight = read::<f32>(weight)?;
+        let inverse_deviation = read::<f32>(&saved.inverse_deviation)?;
         let normalized = read::<f32>(&saved.normalized)?;
         let (weight, normalized) = (&*weight, &*normalized);
         write(&dy, |dy| {
             let chunk = SUM_ROWS * width.max(1);
             let tasks = dy.par_chunks_mut(chunk).zip(normalized.par_chunks(chunk));
-            let tasks = tasks.zip(saved.inverse_deviation.par_chunks(SUM_ROWS));
+            let tasks = tasks.zip(inverse_deviation.par_chunks(SUM_ROWS));
             let parts: Vec<Vec<f32>> = tasks
                 .map(|((dy, normalized), inverse)| rows_backward(weight, dy, normalized, inverse))
                 .collect();

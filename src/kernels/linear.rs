@@ -74,6 +74,14 @@ fn run_forward(
             );
         }
     }
+    on_gpu!(x, {
+        let pairs = maps
+            .iter()
+            .map(|map| super::cuda::linear_forward(x, *map, activation));
+        let (outputs, mut activated): (Vec<_>, Vec<_>) =
+            pairs.collect::<Result<Vec<_>>>()?.into_iter().unzip();
+        Ok((outputs, activated.pop().flatten()))
+    });
     let _span = span("linear forward", 2 * n * inner * outer * maps.len());
     let x = read::<f32>(x)?;
     let weights = maps.iter().map(|map| read::<f32>(map.weight));
@@ -169,6 +177,10 @@ pub fn backward(
     match to {
         InputGradient::Onto(dx) if wrong(dx) => bail!("linear: gradient onto {:?}", dx.shape()),
         InputGradient::Through(_, pre) if wrong(pre) => bail!("linear: through {:?}", pre.shape()),
+        InputGradient::New | InputGradient::Onto(_) | InputGradient::Through(..) => {}
+    }
+    on_gpu!(x, super::cuda::linear_backward(x, maps, to));
+    match to {
         InputGradient::Onto(dx) => {
             let tensors: Vec<&Tensor> = targets.into_iter().chain([dx]).collect();
             write_all(&tensors, |slices| {

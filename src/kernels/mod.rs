@@ -9,13 +9,26 @@
 //!
 //! Each file ends with the slow, readable reference that it is checked against. `unsafe` is
 //! allowed in this room only, and stands in [`matmul`], [`matrix`], [`bf16`], [`simd`],
-//! [`products`], [`linear`], [`attention`], [`memory`] and [`device`].
+//! [`products`], [`linear`], [`attention`], [`memory`], [`device`] and
+//! `cuda`, whose functions stand in for these where tensors live on a GPU (feature `cuda`).
+
+/// Returns what the CUDA twin gives, where the tensor lives on a CUDA device.
+macro_rules! on_gpu {
+    ($tensor:expr, $call:expr) => {
+        #[cfg(feature = "cuda")]
+        if $tensor.device().is_cuda() {
+            return $call;
+        }
+    };
+}
 
 pub mod activation;
 pub mod adamw;
 pub mod attention;
 mod bf16;
 pub mod cross_entropy;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod device;
 pub mod dropout;
 pub mod embedding;

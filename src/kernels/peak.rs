@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use candle_core::{Device, Result, Tensor};
 use rayon::prelude::*;
 
 use super::matrix::{Matrix, MatrixMut};
@@ -10,6 +11,8 @@ use super::products::{Precision, multiply};
 
 /// Rows, columns and inner side of the product that is timed.
 const SIDE: usize = 768;
+/// The same on a GPU.
+const DEVICE_SIDE: usize = 8192;
 /// Rounds, of which the fastest counts; in each, every thread computes so many products.
 const ROUNDS: usize = 5;
 const PRODUCTS: usize = 10;
@@ -24,6 +27,32 @@ pub fn faster_precision() -> Precision {
         true => Precision::Bf16,
         false => Precision::F32,
     }
+}
+
+/// Floating-point operations per second of large matrix products on `device`: on a GPU those of
+/// candle, on the CPU [`products_per_second`].
+///
+/// # Errors
+/// The device has not enough memory.
+pub fn products_per_second_on(device: &Device, precision: Precision) -> Result<f64> {
+    if device.is_cpu() {
+        return Ok(products_per_second(precision));
+    }
+    let side = DEVICE_SIDE;
+    let factor = || Tensor::rand(-1f32, 1f32, (side, side), device)?.to_dtype(precision.into());
+    let (a, b) = (factor()?, factor()?);
+    let mut best = 0.0f64;
+    for _ in 0..ROUNDS {
+        device.synchronize()?;
+        let began = Instant::now();
+        for _ in 0..PRODUCTS {
+            a.matmul(&b)?;
+        }
+        device.synchronize()?;
+        let flops = (2 * side * side * side * PRODUCTS) as f64;
+        best = best.max(flops / began.elapsed().as_secs_f64());
+    }
+    Ok(best)
 }
 
 /// Floating-point operations per second of matrix products, all threads of the pool together;

@@ -25,6 +25,16 @@ pub enum Precision {
     Bf16,
 }
 
+impl From<Precision> for candle_core::DType {
+    /// The type of activations on a GPU.
+    fn from(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::F32,
+            Precision::Bf16 => Self::BF16,
+        }
+    }
+}
+
 impl std::fmt::Display for Precision {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -13,11 +13,15 @@ use crate::buffers::{from_vec, read};
 pub fn gather(x: &Tensor, positions: &[u32]) -> Result<Tensor> {
     let _span = span("labelled rows", 0);
     let (height, width) = x.dims2()?;
+    for &position in positions {
+        checked(position, height)?;
+    }
+    on_gpu!(x, super::cuda::gather(x, positions));
     let mut picked = Vec::with_capacity(positions.len() * width);
     {
         let x = read::<f32>(x)?;
         for &position in positions {
-            let at = checked(position, height)? * width;
+            let at = position as usize * width;
             picked.extend_from_slice(&x[at..at + width]);
         }
     }
@@ -27,22 +31,40 @@ pub fn gather(x: &Tensor, positions: &[u32]) -> Result<Tensor> {
 /// The gradient of x [T, D]: the rows of dy [N, D] added at their positions, zero elsewhere.
 ///
 /// # Errors
-/// A position is beyond `height`, or there are not as many as rows.
+/// A position is beyond `height`, or there are not as many as rows; on a GPU, one stands twice.
 pub fn scatter(dy: &Tensor, positions: &[u32], height: usize) -> Result<Tensor> {
     let _span = span("labelled rows", 0);
     let (count, width) = dy.dims2()?;
     if count != positions.len() {
         bail!("{count} rows for {} positions", positions.len());
     }
+    for &position in positions {
+        checked(position, height)?;
+    }
+    on_gpu!(dy, {
+        once(positions)?;
+        super::cuda::scatter(dy, positions, height)
+    });
     let mut dx = vec![0.0; height * width];
     let dy = read::<f32>(dy)?;
     for (&position, from) in positions.iter().zip(dy.chunks_exact(width.max(1))) {
-        let at = checked(position, height)? * width;
+        let at = position as usize * width;
         for (to, from) in dx[at..at + width].iter_mut().zip(from) {
             *to += from;
         }
     }
     from_vec(dx, (height, width))
+}
+
+/// Refuses a position that stands twice, as kernels do not add to one row at once.
+#[cfg(feature = "cuda")]
+fn once(positions: &[u32]) -> Result<()> {
+    let mut sorted = positions.to_vec();
+    sorted.sort_unstable();
+    match sorted.windows(2).find(|pair| pair[0] == pair[1]) {
+        Some(pair) => bail!("row {} is given twice", pair[0]),
+        None => Ok(()),
+    }
 }
 
 fn checked(position: u32, height: usize) -> Result<usize> {

@@ -47,11 +47,11 @@ impl BlockDropout {
 
 /// What a block's backward pass needs.
 pub(super) struct Saved {
-    x: Tensor,          // [T, D]
-    q: Tensor,          // [T, D]
-    k: Tensor,          // [T, D]
-    v: Tensor,          // [T, D]
-    log_sums: Vec<f32>, // [H · T]
+    x: Tensor,        // [T, D]
+    q: Tensor,        // [T, D]
+    k: Tensor,        // [T, D]
+    v: Tensor,        // [T, D]
+    log_sums: Tensor, // [H · T]
     rest: SavedRest,
 }
 

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 use super::encoder::{Encoder, FIRST_HEAD_SITE};
 use super::layers::Linear;
 use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum};
+use crate::buffers::to_host;
 use crate::cell::PackedBatch;
 use crate::kernels::activation::{self, Activation};
 use crate::kernels::cross_entropy;
@@ -83,7 +84,7 @@ impl GeneBertForSequenceClassification {
     /// The batch does not fit the model, or has an empty cell.
     pub fn forward(&self, batch: &PackedBatch, dropout: Option<DropoutKey>) -> Result<Tensor> {
         let first = self.encoder.infer_first(batch, dropout)?;
-        Ok(self.head(first, dropout)?.0)
+        to_host(&self.head(first, dropout)?.0)
     }
 
     /// The last hidden states [T, D], nothing dropped.
@@ -91,12 +92,15 @@ impl GeneBertForSequenceClassification {
     /// # Errors
     /// The batch does not fit the model.
     pub fn last_hidden_state(&self, batch: &PackedBatch) -> Result<Tensor> {
-        self.encoder.infer(batch, None)
+        to_host(&self.encoder.infer(batch, None)?)
     }
 
     /// The token type table [types, D]: row C + 1 + g is gene g's.
-    pub fn token_type_embeddings(&self) -> &Tensor {
-        self.encoder.token_types()
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub fn token_type_embeddings(&self) -> Result<Tensor> {
+        to_host(self.encoder.token_types())
     }
 
     /// The loss summed over cells (`labels`, one class per cell), without gradients.

@@ -6,6 +6,8 @@ use super::GeneBertConfig;
 use super::layers::{LayerNorm, spec};
 use crate::cell::PackedBatch;
 use crate::kernels::dropout::{self, Dropout};
+use crate::kernels::embedding::Tables;
+use crate::kernels::products::Precision;
 use crate::kernels::{embedding, layer_norm};
 use crate::parameters::{Gradients, Init, Parameter, ParameterSpec, Parameters, RowGradient};
 
@@ -23,6 +25,7 @@ pub(super) struct Embeddings {
     types: Parameter,
     norm: LayerNorm,
     pad: u32,
+    precision: Precision,
 }
 
 impl Embeddings {
@@ -47,6 +50,7 @@ impl Embeddings {
             types: parameters.parameter(TOKEN_TYPE_TABLE)?,
             norm: LayerNorm::new(parameters, NORM, config.layer_norm_eps)?,
             pad: config.pad_token_id as u32,
+            precision: config.precision,
         })
     }
 
@@ -61,10 +65,13 @@ impl Embeddings {
         batch: &PackedBatch,
         dropout: Option<&Dropout>,
     ) -> Result<(Tensor, layer_norm::Saved)> {
-        let (word, types) = (&self.word.tensor, &self.types.tensor);
-        let x = embedding::forward(word, types, &batch.input_ids, &batch.token_type_ids)?;
-        let (y, saved) = self.norm.forward(x, None, None)?;
-        Ok((dropout::apply(y, dropout)?, saved))
+        let tables = Tables {
+            word: &self.word.tensor,
+            types: &self.types.tensor,
+            ids: &batch.input_ids,
+            type_ids: &batch.token_type_ids,
+        };
+        embedding::normalized(tables, self.norm.norm(), dropout, self.precision)
     }
 
     pub(super) fn backward(

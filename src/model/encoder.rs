@@ -25,8 +25,8 @@ pub(super) struct Encoder {
 pub(super) struct Saved {
     embeddings: layer_norm::Saved,
     blocks: Vec<Kept>,
-    /// Whether only the embeddings of first tokens were used, there being no block.
-    bare_firsts: bool,
+    /// Whether first tokens were picked from the states of all.
+    picks_firsts: bool,
     key: Option<DropoutKey>,
 }
 
@@ -95,7 +95,7 @@ impl Encoder {
         let saved = Saved {
             embeddings,
             blocks: saved,
-            bare_firsts: false,
+            picks_firsts: false,
             key,
         };
         Ok((x, saved))
@@ -123,17 +123,17 @@ impl Encoder {
     }
 
     /// The last hidden states of the first token of each cell [B, D]. The last block is computed
-    /// for these alone, which of a model of one block is a quarter of the work.
+    /// for these alone, which of a model of one block is a quarter of the work (but not on a GPU).
     pub(super) fn forward_first(
         &self,
         batch: &PackedBatch,
         key: Option<DropoutKey>,
     ) -> Result<(Tensor, Saved)> {
-        let below = self.blocks.len().saturating_sub(1);
+        let below = self.blocks_below_first();
         let (x, mut saved) = self.below(below, batch, key, |_| Ok(()))?;
         let firsts = first_tokens(batch)?;
         let Some(last) = self.blocks.get(below) else {
-            saved.bare_firsts = true;
+            saved.picks_firsts = true;
             return Ok((rows::gather(&x, firsts)?, saved));
         };
         let dropout = BlockDropout::new(&self.config, key, below);
@@ -148,7 +148,7 @@ impl Encoder {
         batch: &PackedBatch,
         key: Option<DropoutKey>,
     ) -> Result<Tensor> {
-        let below = self.blocks.len().saturating_sub(1);
+        let below = self.blocks_below_first();
         let x = self.infer_below(below, batch, key)?;
         let firsts = first_tokens(batch)?;
         let Some(last) = self.blocks.get(below) else {
@@ -156,6 +156,15 @@ impl Encoder {
         };
         let dropout = BlockDropout::new(&self.config, key, below);
         Ok(last.forward_first(x, &batch.cu_seqlens, &dropout)?.0)
+    }
+
+    /// Blocks that are computed for all tokens where first tokens are asked for: on the CPU all but
+    /// the last, on a GPU all.
+    fn blocks_below_first(&self) -> usize {
+        match self.token_types().device().is_cpu() {
+            true => self.blocks.len().saturating_sub(1),
+            false => self.blocks.len(),
+        }
     }
 
     /// Number of blocks.
@@ -179,6 +188,9 @@ impl Encoder {
         gradients: &mut Gradients,
     ) -> Result<()> {
         gradients.settle()?; // what stands above
+        if saved.picks_firsts {
+            dx = rows::scatter(&dx, first_tokens(batch)?, batch.num_tokens())?;
+        }
         let blocks = self.blocks.iter().zip(saved.blocks).enumerate();
         for (i, (block, kept)) in blocks.skip(frozen.unwrap_or(0)).rev() {
             let dropout = BlockDropout::new(&self.config, saved.key, i);
@@ -197,9 +209,6 @@ impl Encoder {
         }
         if frozen.is_some() {
             return Ok(());
-        }
-        if saved.bare_firsts {
-            dx = rows::scatter(&dx, first_tokens(batch)?, batch.num_tokens())?;
         }
         let dropout = self.embedding_dropout(saved.key);
         self.embeddings

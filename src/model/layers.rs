@@ -165,12 +165,15 @@ impl LayerNorm {
         residual: Option<&Tensor>,
         dropout: Option<&Dropout>,
     ) -> Result<(Tensor, layer_norm::Saved)> {
-        let norm = layer_norm::Norm {
+        layer_norm::forward(self.norm(), x, residual, dropout)
+    }
+
+    pub(super) fn norm(&self) -> layer_norm::Norm<'_> {
+        layer_norm::Norm {
             weight: &self.weight.tensor,
             bias: &self.bias.tensor,
             eps: self.eps,
-        };
-        layer_norm::forward(norm, x, residual, dropout)
+        }
     }
 
     /// The gradients of residual and x; uses up dy.

@@ -7,6 +7,7 @@ use super::embeddings::WORD_TABLE;
 use super::encoder::Encoder;
 use super::layers::{LayerNorm, Linear, spec};
 use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum};
+use crate::buffers::to_host;
 use crate::cell::PackedBatch;
 use crate::kernels::activation::{self, Activation};
 use crate::kernels::{cross_entropy, layer_norm, rows};
@@ -80,7 +81,7 @@ impl GeneBertForMaskedLM {
     /// The batch does not fit the model.
     pub fn forward(&self, batch: &PackedBatch, dropout: Option<DropoutKey>) -> Result<Tensor> {
         let hidden = self.encoder.infer(batch, dropout)?;
-        Ok(self.head(batch, &hidden)?.0)
+        to_host(&self.head(batch, &hidden)?.0)
     }
 
     /// The last hidden states [T, D], nothing dropped.
@@ -88,12 +89,15 @@ impl GeneBertForMaskedLM {
     /// # Errors
     /// The batch does not fit the model.
     pub fn last_hidden_state(&self, batch: &PackedBatch) -> Result<Tensor> {
-        self.encoder.infer(batch, None)
+        to_host(&self.encoder.infer(batch, None)?)
     }
 
     /// The token type table [types, D]: row C + 1 + g is gene g's.
-    pub fn token_type_embeddings(&self) -> &Tensor {
-        self.encoder.token_types()
+    ///
+    /// # Errors
+    /// The device does not answer.
+    pub fn token_type_embeddings(&self) -> Result<Tensor> {
+        to_host(self.encoder.token_types())
     }
 
     /// Hidden states [T, D]: after the embeddings, then after each block.
@@ -103,7 +107,7 @@ impl GeneBertForMaskedLM {
     pub fn hidden_states(&self, batch: &PackedBatch) -> Result<Vec<Tensor>> {
         let mut states = Vec::new();
         self.encoder.forward(batch, None, |state| {
-            states.push(state.copy()?);
+            states.push(to_host(state)?.copy()?);
             Ok(())
         })?;
         Ok(states)

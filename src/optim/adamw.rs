@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
 use crate::buffers;
@@ -65,7 +65,7 @@ impl AdamW {
     /// A tensor cannot be made.
     pub fn new(parameters: &Parameters, config: AdamWConfig) -> Result<Self> {
         let entry = |(name, var): (&str, &candle_core::Var)| {
-            let zeros = || buffers::from_vec(vec![0.0; var.elem_count()], var.dims());
+            let zeros = || Tensor::zeros(var.dims(), DType::F32, var.device());
             Ok(Entry {
                 name: name.to_owned(),
                 weights: var.as_detached_tensor(),
@@ -195,8 +195,7 @@ impl AdamW {
             });
         };
         for (from, to) in moments {
-            let values = buffers::read::<f32>(from)?;
-            buffers::write(to, |to| to.copy_from_slice(&values))?;
+            buffers::fill(to, &buffers::read::<f32>(from)?)?;
         }
         for entry in &mut self.entries {
             let (first, second) = (read_rows(&entry.first)?, read_rows(&entry.second)?);
@@ -209,7 +208,8 @@ impl AdamW {
 
 /// Of each row, whether anything in it is not 0.
 fn read_rows(moment: &Tensor) -> Result<Vec<bool>> {
-    let values = buffers::read::<f32>(moment)?;
+    let moment = buffers::to_host(moment)?;
+    let values = buffers::read::<f32>(&moment)?;
     let height = moment.dims().first().copied().unwrap_or(0);
     let width = (values.len() / height.max(1)).max(1);
     let is_moved = |row: &[f32]| row.iter().any(|value| *value != 0.0);

@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Parameters;
 use crate::buffers::{self, Target, from_vec};
@@ -38,6 +38,7 @@ pub enum Gradient {
 pub struct Gradients {
     names: Vec<String>,
     shapes: Vec<Vec<usize>>,
+    device: Device,
     entries: Vec<Option<Gradient>>,
     /// Memory of forgotten dense gradients, to be used again.
     spare: Vec<Option<Tensor>>,
@@ -72,6 +73,7 @@ impl Gradients {
         Self {
             names: parameters.names().to_vec(),
             shapes: parameters.iter().map(|(_, v)| v.dims().to_vec()).collect(),
+            device: parameters.device(),
             entries: vec![None; parameters.len()],
             spare: vec![None; parameters.len()],
             stage: 0,
@@ -124,7 +126,7 @@ impl Gradients {
             None => to.resize(to.len() + self.num_weights(index), 0.0),
             Some(Gradient::Dense(tensor)) => to.extend_from_slice(&buffers::read::<f32>(tensor)?),
             Some(Gradient::Rows(rows)) => {
-                let dense = spread(rows, &self.shapes[index])?;
+                let dense = spread(rows, &self.shapes[index], &self.device)?;
                 to.extend_from_slice(&buffers::read::<f32>(&dense)?);
             }
         }
@@ -188,7 +190,7 @@ impl Gradients {
         };
         match &self.entries[index] {
             Some(Gradient::Dense(tensor)) => Ok(tensor.clone()),
-            Some(Gradient::Rows(rows)) => spread(rows, &self.shapes[index]),
+            Some(Gradient::Rows(rows)) => spread(rows, &self.shapes[index], &self.device),
             None => bail!("{name} has no gradient"),
         }
     }
@@ -202,13 +204,10 @@ impl Gradients {
         let shape = &self.shapes[index];
         let (tensor, add) = match self.entries[index].take() {
             Some(Gradient::Dense(tensor)) => (tensor, true),
-            Some(Gradient::Rows(rows)) => (spread(&rows, shape)?, true),
+            Some(Gradient::Rows(rows)) => (spread(&rows, shape, &self.device)?, true),
             None => match self.spare[index].take() {
                 Some(tensor) => (tensor, false),
-                None => {
-                    let count = shape.iter().product();
-                    (from_vec(vec![0.0; count], shape.as_slice())?, false)
-                }
+                None => (zeros(shape, &self.device)?, false),
             },
         };
         self.entries[index] = Some(Gradient::Dense(tensor.clone()));
@@ -223,11 +222,14 @@ impl Gradients {
         self.touched[index] = self.stage;
         let sum = match self.entries[index].take() {
             None => Gradient::Rows(rows),
-            Some(Gradient::Rows(old)) => Gradient::Rows(merge(&old, &rows)?),
-            Some(Gradient::Dense(tensor)) => {
-                add_rows_to(&tensor, &rows)?;
-                Gradient::Dense(tensor)
+            Some(Gradient::Rows(old)) if self.device.is_cpu() => {
+                Gradient::Rows(merge(&old, &rows)?)
             }
+            Some(Gradient::Rows(old)) => {
+                let table = spread(&old, &self.shapes[index], &self.device)?;
+                Gradient::Dense(add_rows_to(table, &rows)?)
+            }
+            Some(Gradient::Dense(tensor)) => Gradient::Dense(add_rows_to(tensor, &rows)?),
         };
         self.entries[index] = Some(sum);
         Ok(())
@@ -278,28 +280,36 @@ fn width(rows: &RowGradient) -> usize {
     rows.values.dims().last().copied().unwrap_or(0)
 }
 
-fn spread(rows: &RowGradient, shape: &[usize]) -> Result<Tensor> {
-    let tensor = from_vec(vec![0.0; shape.iter().product()], shape)?;
-    add_rows_to(&tensor, rows)?;
-    Ok(tensor)
+fn zeros(shape: &[usize], device: &Device) -> Result<Tensor> {
+    Tensor::zeros(shape, DType::F32, device)
 }
 
-fn add_rows_to(tensor: &Tensor, rows: &RowGradient) -> Result<()> {
+fn spread(rows: &RowGradient, shape: &[usize], device: &Device) -> Result<Tensor> {
+    add_rows_to(zeros(shape, device)?, rows)
+}
+
+/// The table with the rows added: in place on the CPU.
+fn add_rows_to(tensor: Tensor, rows: &RowGradient) -> Result<Tensor> {
     let width = width(rows);
     let (height, expected) = tensor.dims2()?;
     let highest = rows.rows.last().copied().unwrap_or(0) as usize;
     if width != expected || highest >= height {
         bail!("rows up to {highest} of width {width} do not fit a table of {height} × {expected}");
     }
+    if !tensor.device().is_cpu() {
+        let ids = Tensor::from_slice(&rows.rows, rows.rows.len(), tensor.device())?;
+        return tensor.index_add(&ids, &rows.values, 0);
+    }
     let values = buffers::read::<f32>(&rows.values)?;
-    buffers::write(tensor, |table| {
+    buffers::write(&tensor, |table| {
         for (&row, values) in rows.rows.iter().zip(values.chunks_exact(width.max(1))) {
             let at = row as usize * width;
             for (to, from) in table[at..at + width].iter_mut().zip(values) {
                 *to += from;
             }
         }
-    })
+    })?;
+    Ok(tensor)
 }
 
 fn merge(left: &RowGradient, right: &RowGradient) -> Result<RowGradient> {

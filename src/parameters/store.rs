@@ -104,6 +104,31 @@ impl Parameters {
         Ok(Self { names, vars, index })
     }
 
+    /// The same weights on `device`; those that are there already are shared, not copied.
+    ///
+    /// # Errors
+    /// The device has not enough memory.
+    pub fn to_device(self, device: &Device) -> candle_core::Result<Self> {
+        let there = |var: &Var| var.device().same_device(device);
+        if self.vars.iter().all(there) {
+            return Ok(self);
+        }
+        let moved = |var: &Var| Var::from_tensor(&var.as_tensor().to_device(device)?);
+        let vars = self
+            .vars
+            .iter()
+            .map(moved)
+            .collect::<candle_core::Result<_>>()?;
+        Ok(Self { vars, ..self })
+    }
+
+    /// Where the weights live.
+    pub fn device(&self) -> Device {
+        self.vars
+            .first()
+            .map_or(Device::Cpu, |var| var.device().clone())
+    }
+
     /// Number of parameters (tensors).
     pub fn len(&self) -> usize {
         self.vars.len()
@@ -232,8 +257,7 @@ fn initial_values(spec: &ParameterSpec, seed: u64, id: u64) -> Vec<f32> {
 }
 
 fn copy_into(tensor: &Tensor, var: &Var) -> Result<(), ParameterError> {
-    let values = buffers::read::<f32>(tensor)?;
-    buffers::write(var.as_tensor(), |to| to.copy_from_slice(&values))?;
+    buffers::fill(var.as_tensor(), &buffers::read::<f32>(tensor)?)?;
     Ok(())
 }
 
@@ -299,9 +323,9 @@ pub fn write_tensors(
     metadata: &[(&str, &str)],
 ) -> Result<(), ParameterError> {
     let format_error = |e: safetensors::SafeTensorError| candle_core::Error::Msg(e.to_string());
-    let values = tensors
-        .iter()
-        .map(|(_, tensor)| buffers::read::<f32>(tensor));
+    let on_host = tensors.iter().map(|(_, tensor)| buffers::to_host(tensor));
+    let on_host = on_host.collect::<candle_core::Result<Vec<_>>>()?;
+    let values = on_host.iter().map(buffers::read::<f32>);
     let values = values.collect::<candle_core::Result<Vec<_>>>()?;
     let views = tensors.iter().zip(&values).map(|((name, tensor), values)| {
         let shape = tensor.dims();

@@ -70,12 +70,13 @@ pub(super) fn settle(
     };
     let table = weights.parameters.get(TOKEN_TYPE_TABLE);
     let table = table.context("the model has no table of token types")?;
-    buffers::write(table.as_tensor(), |table| {
-        for (gene, vector) in genes.iter().zip(vectors.chunks_exact(width)) {
-            let row = start.vocabulary.gene_type(GeneId(*gene as u32)) as usize;
-            table[row * width..][..width].copy_from_slice(vector);
-        }
-    })?;
+    let host = buffers::to_host(table.as_tensor())?;
+    let mut rows = buffers::read::<f32>(&host)?.to_vec();
+    for (gene, vector) in genes.iter().zip(vectors.chunks_exact(width)) {
+        let row = start.vocabulary.gene_type(GeneId(*gene as u32)) as usize;
+        rows[row * width..][..width].copy_from_slice(vector);
+    }
+    buffers::fill(table.as_tensor(), &rows)?;
     weights.origin += &format!(
         "; {} genes from {} components of {num_cells} cells",
         genes.len(),

@@ -117,7 +117,8 @@ pub(super) fn settle(
     // Those that compute, and the readers of training and of evaluation cells.
     let threads = rayon::current_num_threads() + 2 * config.dataloader_num_workers + 1;
     let sharing = asked.ranks.on_this_machine() as u64;
-    let available = available_memory(threads).map(|bytes| bytes / sharing);
+    let of_gpu = config.device.gpu().map(|gpu| gpu.bytes as u64);
+    let available = of_gpu.or_else(|| available_memory(threads).map(|bytes| bytes / sharing));
     let usable = available.map(|bytes| (bytes as f64 * USABLE) as u64);
     let halves = config.auto_find_batch_size && asked.resume.is_none();
     let batch = match usable.filter(|_| halves) {

@@ -158,7 +158,7 @@ fn assemble(
     agreement::check(&ranks, &own)?;
     let run_toml = config.to_toml()?;
     println!("{}", describe_model(&start, &weights, &settings));
-    println!("{}", config.device.describe());
+    println!("{}", weights.place);
     println!(
         "Settings (also in {}):\n{run_toml}",
         output_dir.join("run.toml").display()

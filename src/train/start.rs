@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use super::data::Files;
-use crate::config::RunConfig;
+use crate::config::{Device, RunConfig};
 use crate::model::{GeneBertConfig, Parameters};
 use crate::prepare::encoding::Encoding;
 use crate::tokenize::TokenizeConfig;
@@ -24,6 +24,7 @@ pub struct Start {
     pub model_config: GeneBertConfig,
     checkpoint: Option<PathBuf>,
     resumes: bool,
+    device: Device,
 }
 
 /// The weights that a run starts from.
@@ -32,6 +33,8 @@ pub struct Weights {
     pub parameters: Parameters,
     /// Where they come from, for the screen.
     pub origin: String,
+    /// Where they live, for the screen.
+    pub place: String,
 }
 
 impl Start {
@@ -57,6 +60,7 @@ impl Start {
             tokenize: encoding.tokenize,
             checkpoint: checkpoint.map(Path::to_owned),
             resumes: resume.is_some(),
+            device: config.device,
         })
     }
 
@@ -66,15 +70,19 @@ impl Start {
     }
 
     /// `fresh` weights with those of the checkpoint, if there is one, in their places; of the
-    /// latter only those whose names are `wanted`.
+    /// latter only those whose names are `wanted`. All of them on the run's device.
     ///
     /// # Errors
+    /// A device that cannot be used.
     /// Weights that do not fit the model, or lack where a run is resumed.
     pub fn weights(&self, fresh: Parameters, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
+        let (device, place) = self.device.open()?;
         let Some(checkpoint) = &self.checkpoint else {
-            let origin = "random weights".to_owned();
-            let parameters = fresh;
-            return Ok(Weights { parameters, origin });
+            return Ok(Weights {
+                parameters: fresh.to_device(&device)?,
+                origin: "random weights".to_owned(),
+                place,
+            });
         };
         let report = fresh.load_where(&checkpoint.join("model.safetensors"), wanted)?;
         let mut origin = format!("weights of {}", checkpoint.display());
@@ -88,8 +96,11 @@ impl Start {
         if self.resumes {
             report.require_complete()?;
         }
-        let parameters = fresh;
-        Ok(Weights { parameters, origin })
+        Ok(Weights {
+            parameters: fresh.to_device(&device)?,
+            origin,
+            place,
+        })
     }
 }
 

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::data::{masking, open};
 use super::mebibytes;
 use crate::cell::PackedBatch;
-use crate::cli::device::say_device;
+use crate::cli::device::open_device;
 use crate::cli::shown;
 use crate::config::{RunConfig, RunFlags};
 use crate::file::{StagedDir, write_atomic};
@@ -81,8 +81,9 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if let Some(folder) = &args.export {
         export(folder, &model, &parameters, &batches)?;
     }
-    say_device(config.device)?;
-    let peak = peak::products_per_second(model.precision);
+    let device = open_device(config.device)?;
+    let peak = peak::products_per_second_on(&device, model.precision)?;
+    let parameters = parameters.to_device(&device)?;
     let found = measure(&model, &parameters, &batches, args.steps, args.profile)?;
     if args.json {
         println!("{}", as_json(&found, peak));

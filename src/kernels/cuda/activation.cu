@@ -1,0 +1,59 @@
+// Bias, and exact GELU or ReLU, forward and backward: src/kernels/activation.rs.
+#include "rows.cuh"
+
+const int GELU = 1, RELU = 2;
+
+__device__ inline float activated(int kind, float x) {
+    if (kind == RELU) return fmaxf(x, 0.0f);
+    return 0.5f * x * (1.0f + erff(x * 0.70710678f));
+}
+__device__ inline float slope(int kind, float x) {
+    if (kind == RELU) return x > 0.0f ? 1.0f : 0.0f;
+    float density = 0.39894228f * expf(-0.5f * x * x);
+    return x * density + 0.5f * (1.0f + erff(x * 0.70710678f));
+}
+
+template <int N, typename T>
+__device__ inline void add_bias(T *x, const float *bias, T *y, int kind, u64 count, int width) {
+    u64 step = (u64)gridDim.x * blockDim.x * N;
+    for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * N; i < count; i += step) {
+        float values[N], more[N];
+        load<N>(values, x + i);
+        load<N>(more, bias + i % width);
+        for (int j = 0; j < N; j++) values[j] += more[j];
+        store<N>(x + i, values);
+        if (kind) {
+            // The slope is taken at the rounded number, so the value is too.
+            for (int j = 0; j < N; j++) {
+                values[j] = activated(kind, to_float(from_float<T>(values[j])));
+            }
+            store<N>(y + i, values);
+        }
+    }
+}
+
+template <int N, typename T>
+__device__ inline void take_back(const T *pre, T *dy, int kind, u64 count) {
+    u64 step = (u64)gridDim.x * blockDim.x * N;
+    for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * N; i < count; i += step) {
+        float x[N], g[N];
+        load<N>(x, pre + i);
+        load<N>(g, dy + i);
+        for (int j = 0; j < N; j++) g[j] *= slope(kind, x[j]);
+        store<N>(dy + i, g);
+    }
+}
+
+// x [count / width, width] += bias; y = the activation of that, unless kind is 0.
+#define FORWARD(T, name)                                                                               \
+    KERNEL bias_activation_##name(T *x, const float *bias, T *y, int kind, u64 count, int width) {     \
+        WITH_VECTORS(T, width, (add_bias<N, T>(x, bias, y, kind, count, width)))                       \
+    }
+FOR_EACH_TYPE(FORWARD)
+
+// dy *= the slope at `pre`, the activation's input.
+#define BACKWARD(T, name)                                                                              \
+    KERNEL activation_backward_##name(const T *pre, T *dy, int kind, u64 count) {                      \
+        WITH_VECTORS(T, count, (take_back<N, T>(pre, dy, kind, count)))                                \
+    }
+FOR_EACH_TYPE(BACKWARD)

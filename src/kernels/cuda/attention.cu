@@ -1,0 +1,229 @@
+// Attention within each cell of a packed batch on tensor cores, bf16 or f16, heads of 32, 64, 96 or
+// 128 numbers: src/kernels/attention.rs. The method is that of FlashAttention-2 (Dao, 2023): scores
+// of a 64 × 64 tile live in registers, the softmax is corrected as larger scores come, and the way
+// back computes the probabilities once more from the log of each row's sum. Gradients of keys and
+// values are summed by the block that has the keys, those of queries by the block that has the
+// queries, so that nothing is added atomically and every run gives the same bits.
+//
+// q, k, v, context [T, H · D]; log_sums, deltas [H, T]. A block of 128 threads has a tile of 64 rows
+// of one cell and one head (blockIdx.y). The dropout of a probability is that of the CPU: row
+// token · H + head, column the key's place in its cell.
+#include "tiles.cuh"
+
+struct Heads {
+    u64 num_tokens;
+    int num_heads;
+    float scale;
+};
+
+// Two stages of two tiles each, filled ahead.
+template <int D, typename T> struct Stages {
+    T *memory;
+    __device__ T *first(int stage) { return memory + (2 * stage) * Pitch<D>::SIZE; }
+    __device__ T *second(int stage) { return memory + (2 * stage + 1) * Pitch<D>::SIZE; }
+    __device__ void fill(int number, const T *left, const T *right, u32 length, u64 stride) {
+        if ((u32)number * TILE < length) {
+            copy_tile<D>(first(number % 2), left, number * TILE, length, stride);
+            copy_tile<D>(second(number % 2), right, number * TILE, length, stride);
+        }
+        commit_copies();
+    }
+};
+
+template <int D, typename T>
+__device__ inline void forward(const T *q, const T *k, const T *v, T *context, float *log_sums,
+                               const Tile *tiles, Heads heads, Dropout dropout) {
+    const Tile tile = tiles[blockIdx.x];
+    int head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    u64 stride = (u64)heads.num_heads * D, at = tile.start * stride + head * D;
+    T *queries = reinterpret_cast<T *>(dynamic_shared());
+    Stages<D, T> stages = {queries + Pitch<D>::SIZE};
+    copy_tile<D>(queries, q + at, tile.first, tile.length, stride);
+    stages.fill(0, k + at, v + at, tile.length, stride);
+
+    // Of this lane's two rows, g and g + 8 of the warp's.
+    u32 row = tile.first + 16 * warp + lane / 4;
+    float largest[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
+    u32 keys[2];
+    for (int r = 0; r < 2; r++) {
+        keys[r] = row_key(dropout, (u64)(tile.start + row + 8 * r) * heads.num_heads + head);
+    }
+    float sums[D / 8][4] = {};
+    for (int number = 0; (u32)number * TILE < tile.length; number++) {
+        stages.fill(number + 1, k + at, v + at, tile.length, stride);
+        wait_copies<1>();
+        __syncthreads();
+        float scores[8][4];
+        multiply_tiles<D>(scores, queries, stages.first(number % 2));
+        u32 column = number * TILE + 2 * (lane % 4);
+        float next[2] = {largest[0], largest[1]};
+        for (int i = 0; i < 8; i++) {
+            for (int j = 0; j < 4; j++) {
+                bool there = column + 8 * i + j % 2 < tile.length;
+                scores[i][j] = there ? scores[i][j] * heads.scale : -INFINITY;
+                next[j / 2] = fmaxf(next[j / 2], scores[i][j]);
+            }
+        }
+        float fade[2];
+        for (int r = 0; r < 2; r++) {
+            next[r] = fmaxf(next[r], __shfl_xor_sync(0xffffffffu, next[r], 1));
+            next[r] = fmaxf(next[r], __shfl_xor_sync(0xffffffffu, next[r], 2));
+            fade[r] = __expf(largest[r] - next[r]);
+            largest[r] = next[r];
+            total[r] *= fade[r];
+        }
+        for (int i = 0; i < 8; i++) {
+            for (int j = 0; j < 4; j++) {
+                float p = __expf(scores[i][j] - largest[j / 2]);
+                total[j / 2] += p;
+                bool keep = keeps(dropout.threshold, keys[j / 2], column + 8 * i + j % 2);
+                scores[i][j] = keep ? p : 0.0f;
+            }
+        }
+        for (int i = 0; i < D / 8; i++)
+            for (int j = 0; j < 4; j++) sums[i][j] *= fade[j / 2];
+        multiply_weights<D>(sums, scores, stages.second(number % 2));
+        __syncthreads();
+    }
+    wait_copies<0>();
+    float factor[2];
+    for (int r = 0; r < 2; r++) {
+        total[r] += __shfl_xor_sync(0xffffffffu, total[r], 1);
+        total[r] += __shfl_xor_sync(0xffffffffu, total[r], 2);
+        factor[r] = dropout.scale / total[r];
+        if (lane % 4 == 0 && row + 8 * r < tile.length) {
+            u64 to = head * heads.num_tokens + tile.start + row + 8 * r;
+            log_sums[to] = largest[r] + logf(total[r]);
+        }
+    }
+    write_rows<D>(context + at, sums, factor[0], factor[1], tile.first, tile.length, stride);
+}
+
+// dk and dv of 64 keys: the block goes over all queries of the cell. Scores stand turned, [key,
+// query], so that they are the left side of both products.
+template <int D, typename T>
+__device__ inline void backward_keys(const T *q, const T *k, const T *v, const T *dcontext,
+                                     const float *log_sums, const float *deltas, T *dk, T *dv,
+                                     const Tile *tiles, Heads heads, Dropout dropout) {
+    SHARED float query_sums[TILE], query_deltas[TILE];
+    SHARED u32 query_keys[TILE];
+    const Tile tile = tiles[blockIdx.x];
+    int head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    u64 stride = (u64)heads.num_heads * D, at = tile.start * stride + head * D;
+    T *keys = reinterpret_cast<T *>(dynamic_shared()), *values = keys + Pitch<D>::SIZE;
+    Stages<D, T> stages = {values + Pitch<D>::SIZE};
+    copy_tile<D>(keys, k + at, tile.first, tile.length, stride);
+    copy_tile<D>(values, v + at, tile.first, tile.length, stride);
+    stages.fill(0, q + at, dcontext + at, tile.length, stride);
+    u32 row = tile.first + 16 * warp + lane / 4;
+    float dk_sums[D / 8][4] = {}, dv_sums[D / 8][4] = {};
+    for (int number = 0; (u32)number * TILE < tile.length; number++) {
+        stages.fill(number + 1, q + at, dcontext + at, tile.length, stride);
+        if (threadIdx.x < TILE) {
+            u32 query = number * TILE + threadIdx.x;
+            u64 token = tile.start + query, from = head * heads.num_tokens + token;
+            bool there = query < tile.length;
+            query_sums[threadIdx.x] = there ? log_sums[from] : INFINITY;
+            query_deltas[threadIdx.x] = there ? deltas[from] : 0.0f;
+            query_keys[threadIdx.x] = row_key(dropout, token * heads.num_heads + head);
+        }
+        wait_copies<1>();
+        __syncthreads();
+        const T *queries = stages.first(number % 2), *gradients = stages.second(number % 2);
+        float p[8][4], ds[8][4];
+        multiply_tiles<D>(p, keys, queries);
+        multiply_tiles<D>(ds, values, gradients);
+        for (int i = 0; i < 8; i++) {
+            for (int j = 0; j < 4; j++) {
+                int query = 8 * i + 2 * (lane % 4) + j % 2;
+                float probability = __expf(p[i][j] * heads.scale - query_sums[query]);
+                float factor = kept(dropout, query_keys[query], row + 8 * (j / 2));
+                p[i][j] = probability * factor;
+                ds[i][j] = probability * heads.scale * (ds[i][j] * factor - query_deltas[query]);
+            }
+        }
+        multiply_weights<D>(dv_sums, p, gradients);
+        multiply_weights<D>(dk_sums, ds, queries);
+        __syncthreads();
+    }
+    wait_copies<0>();
+    write_rows<D>(dk + at, dk_sums, 1.0f, 1.0f, tile.first, tile.length, stride);
+    write_rows<D>(dv + at, dv_sums, 1.0f, 1.0f, tile.first, tile.length, stride);
+}
+
+// dq of 64 queries: the block goes over all keys of the cell.
+template <int D, typename T>
+__device__ inline void backward_queries(const T *q, const T *k, const T *v, const T *dcontext,
+                                        const float *log_sums, const float *deltas, T *dq,
+                                        const Tile *tiles, Heads heads, Dropout dropout) {
+    const Tile tile = tiles[blockIdx.x];
+    int head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    u64 stride = (u64)heads.num_heads * D, at = tile.start * stride + head * D;
+    T *queries = reinterpret_cast<T *>(dynamic_shared()), *gradients = queries + Pitch<D>::SIZE;
+    Stages<D, T> stages = {gradients + Pitch<D>::SIZE};
+    copy_tile<D>(queries, q + at, tile.first, tile.length, stride);
+    copy_tile<D>(gradients, dcontext + at, tile.first, tile.length, stride);
+    stages.fill(0, k + at, v + at, tile.length, stride);
+    u32 row = tile.first + 16 * warp + lane / 4;
+    float row_sums[2], row_deltas[2];
+    u32 row_keys[2];
+    for (int r = 0; r < 2; r++) {
+        bool there = row + 8 * r < tile.length;
+        u64 token = tile.start + row + 8 * r, from = head * heads.num_tokens + token;
+        row_sums[r] = there ? log_sums[from] : INFINITY;
+        row_deltas[r] = there ? deltas[from] : 0.0f;
+        row_keys[r] = row_key(dropout, token * heads.num_heads + head);
+    }
+    float dq_sums[D / 8][4] = {};
+    for (int number = 0; (u32)number * TILE < tile.length; number++) {
+        stages.fill(number + 1, k + at, v + at, tile.length, stride);
+        wait_copies<1>();
+        __syncthreads();
+        const T *keys = stages.first(number % 2), *values = stages.second(number % 2);
+        float p[8][4], ds[8][4];
+        multiply_tiles<D>(p, queries, keys);
+        multiply_tiles<D>(ds, gradients, values);
+        u32 column = number * TILE + 2 * (lane % 4);
+        for (int i = 0; i < 8; i++) {
+            for (int j = 0; j < 4; j++) {
+                u32 key = column + 8 * i + j % 2;
+                float probability = __expf(p[i][j] * heads.scale - row_sums[j / 2]);
+                float factor = kept(dropout, row_keys[j / 2], key);
+                float gradient = ds[i][j] * factor - row_deltas[j / 2];
+                ds[i][j] = key < tile.length ? probability * heads.scale * gradient : 0.0f;
+            }
+        }
+        multiply_weights<D>(dq_sums, ds, keys);
+        __syncthreads();
+    }
+    wait_copies<0>();
+    write_rows<D>(dq + at, dq_sums, 1.0f, 1.0f, tile.first, tile.length, stride);
+}
+
+// Shared memory in tiles of 64 · (D + 8) numbers: 5 forward, 6 on the way back.
+#define ATTENTION(T, name, D)                                                                          \
+    KERNEL __launch_bounds__(THREADS)\
+        attention_forward_##name##_##D(const T *q, const T *k, const T *v, T *context,                 \
+                                       float *log_sums, const Tile *tiles, Heads heads,                \
+                                       Dropout dropout) {                                              \
+        forward<D>(q, k, v, context, log_sums, tiles, heads, dropout);                                 \
+    }                                                                                                  \
+    KERNEL __launch_bounds__(THREADS)\
+        attention_keys_##name##_##D(const T *q, const T *k, const T *v, const T *dcontext,             \
+                                    const float *log_sums, const float *deltas, T *dk, T *dv,          \
+                                    const Tile *tiles, Heads heads, Dropout dropout) {                 \
+        backward_keys<D>(q, k, v, dcontext, log_sums, deltas, dk, dv, tiles, heads, dropout);          \
+    }                                                                                                  \
+    KERNEL __launch_bounds__(THREADS)\
+        attention_queries_##name##_##D(const T *q, const T *k, const T *v, const T *dcontext,          \
+                                       const float *log_sums, const float *deltas, T *dq,              \
+                                       const Tile *tiles, Heads heads, Dropout dropout) {              \
+        backward_queries<D>(q, k, v, dcontext, log_sums, deltas, dq, tiles, heads, dropout);           \
+    }
+#define WIDTHS(T, name)                                                                                \
+    ATTENTION(T, name, 32)                                                                             \
+    ATTENTION(T, name, 64)                                                                             \
+    ATTENTION(T, name, 96)                                                                             \
+    ATTENTION(T, name, 128)
+WIDTHS(bf16, bf16)
+WIDTHS(f16, f16)

@@ -1,0 +1,322 @@
+//! The operations on a CUDA device: the kernels of the `.cu` files here, launched over tensors that
+//! live there, and matrix products by cuBLAS.
+//!
+//! Each function is the twin of one in the room's other files and is called by it where its tensors
+//! are on a device. Activations are of the tensors' type (f32 or bf16); weights, their gradients,
+//! moments and all sums are f32. Kernels add nothing atomically, so results do not change from run
+//! to run. All work of a device goes to one stream, in order: a tensor that is freed or written
+//! again is so after the kernels that were launched before. What a kernel computes is said and
+//! proved beside it (`scripts/cuda-simulate`); shapes are checked by the callers.
+
+mod attention;
+mod linear;
+mod loss;
+mod norm;
+mod optimizer;
+mod rows;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, OnceLock};
+
+use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute as Attribute;
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaFunction, CudaModule, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::Ptx;
+use candle_core::cuda_backend::{CudaDevice, CudaStorageSlice, WrapErr};
+use candle_core::{DType, Device, Result, Shape, Storage, Tensor, bail};
+
+pub(super) use attention::{attention_backward, attention_forward};
+pub(super) use linear::{activation_backward, linear_backward, linear_forward};
+pub(super) use loss::cross_entropy;
+pub(super) use norm::{embed, layer_norm_backward, layer_norm_forward, scatter_embedding};
+pub(super) use optimizer::{adamw, sums_of_squares};
+pub(super) use rows::{apply_dropout, gather, scatter};
+
+use super::dropout::Dropout;
+
+/// Threads of a block of most kernels.
+const THREADS: u32 = 128;
+
+/// A compiled `.cu` file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Source {
+    Activation,
+    AdamW,
+    Attention,
+    AttentionAny,
+    CrossEntropy,
+    Embedding,
+    Gather,
+    LayerNorm,
+    Reduce,
+}
+
+impl Source {
+    fn fatbin(self) -> &'static [u8] {
+        macro_rules! fatbin {
+            ($name:literal) => {
+                include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".fatbin"))
+            };
+        }
+        match self {
+            Self::Activation => fatbin!("activation"),
+            Self::AdamW => fatbin!("adamw"),
+            Self::Attention => fatbin!("attention"),
+            Self::AttentionAny => fatbin!("attention_any"),
+            Self::CrossEntropy => fatbin!("cross_entropy"),
+            Self::Embedding => fatbin!("embedding"),
+            Self::Gather => fatbin!("gather"),
+            Self::LayerNorm => fatbin!("layer_norm"),
+            Self::Reduce => fatbin!("reduce"),
+        }
+    }
+}
+
+/// Loaded files, by context and source.
+type Modules = HashMap<(usize, Source), Arc<CudaModule>>;
+
+/// Blocks (x, y), threads of each, bytes of dynamic shared memory.
+#[derive(Debug, Clone, Copy)]
+struct Grid {
+    blocks: (usize, usize),
+    threads: u32,
+    shared: usize,
+}
+
+impl Grid {
+    /// `blocks` blocks of [`THREADS`].
+    fn of(blocks: usize) -> Self {
+        Self {
+            blocks: (blocks, 1),
+            threads: THREADS,
+            shared: 0,
+        }
+    }
+}
+
+/// The dropout of a launch, as `device.cuh` has it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct DropoutArgument {
+    key: u64,
+    threshold: u32,
+    scale: f32,
+}
+
+impl From<Option<&Dropout>> for Argument {
+    fn from(dropout: Option<&Dropout>) -> Self {
+        Self::Dropout(match dropout {
+            Some(dropout) => DropoutArgument {
+                key: dropout.key(),
+                threshold: dropout.threshold(),
+                scale: dropout.scale(),
+            },
+            None => DropoutArgument {
+                key: 0,
+                threshold: 0,
+                scale: 1.0,
+            },
+        })
+    }
+}
+
+/// The heads of a launch, as `attention.cu` has them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct HeadsArgument {
+    num_tokens: u64,
+    num_heads: i32,
+    scale: f32,
+}
+
+/// The packed cells of a launch, as `attention_any.cu` has them.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+struct PackedArgument {
+    cells: u64,
+    num_cells: u32,
+    num_tokens: u64,
+    num_heads: i32,
+    head_width: i32,
+    scale: f32,
+}
+
+// SAFETY: plain numbers in the order and alignment that the kernels declare.
+unsafe impl DeviceRepr for DropoutArgument {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for HeadsArgument {}
+// SAFETY: as above.
+unsafe impl DeviceRepr for PackedArgument {}
+
+/// An argument of a kernel.
+#[derive(Debug, Clone, Copy)]
+enum Argument {
+    /// An address, or a u64.
+    Word(u64),
+    Int(i32),
+    Index(u32),
+    Float(f32),
+    Floats4([f32; 4]),
+    Floats6([f32; 6]),
+    Dropout(DropoutArgument),
+    Heads(HeadsArgument),
+    Packed(PackedArgument),
+}
+
+impl Argument {
+    const NULL: Self = Self::Word(0);
+
+    fn word(number: usize) -> Self {
+        Self::Word(number as u64)
+    }
+
+    fn int(number: usize) -> Self {
+        Self::Int(number as i32)
+    }
+}
+
+/// A device that tensors live on.
+#[derive(Debug, Clone)]
+struct Gpu {
+    device: Device,
+    inner: CudaDevice,
+}
+
+impl Gpu {
+    fn of(tensor: &Tensor) -> Result<Self> {
+        Self::new(tensor.device())
+    }
+
+    fn new(device: &Device) -> Result<Self> {
+        Ok(Self {
+            inner: device.as_cuda_device()?.clone(),
+            device: device.clone(),
+        })
+    }
+
+    /// A tensor that holds anything.
+    fn fresh(&self, shape: impl Into<Shape>, dtype: DType) -> Result<Tensor> {
+        let shape = shape.into();
+        if shape.elem_count() == 0 {
+            // The driver gives no memory of no bytes.
+            return Tensor::zeros(1, dtype, &self.device)?
+                .narrow(0, 0, 0)?
+                .reshape(shape);
+        }
+        // SAFETY: every kernel here writes all numbers of the results it is given.
+        unsafe { Tensor::empty(shape, dtype, &self.device) }
+    }
+
+    fn upload(&self, numbers: &[u32]) -> Result<Tensor> {
+        Tensor::from_slice(numbers, numbers.len(), &self.device)
+    }
+
+    fn upload_words(&self, numbers: &[u64]) -> Result<Tensor> {
+        let numbers: Vec<i64> = numbers.iter().map(|n| n.cast_signed()).collect();
+        Tensor::from_slice(&numbers, numbers.len(), &self.device)
+    }
+
+    /// The address of a tensor's first number; 0 of one without numbers.
+    fn address(&self, tensor: &Tensor) -> Result<u64> {
+        if tensor.elem_count() == 0 {
+            return Ok(0);
+        }
+        let (storage, layout) = tensor.storage_and_layout();
+        let Some((start, _)) = layout.contiguous_offsets() else {
+            bail!("expected a contiguous tensor, found the layout {layout:?}");
+        };
+        let Storage::Cuda(storage) = &*storage else {
+            bail!("a tensor on {:?} among those of a GPU", tensor.device());
+        };
+        let stream = self.inner.cuda_stream();
+        let first = match &storage.slice {
+            CudaStorageSlice::F32(values) => values.device_ptr(&stream).0,
+            CudaStorageSlice::BF16(values) => values.device_ptr(&stream).0,
+            CudaStorageSlice::F16(values) => values.device_ptr(&stream).0,
+            CudaStorageSlice::F64(values) => values.device_ptr(&stream).0,
+            CudaStorageSlice::U32(values) => values.device_ptr(&stream).0,
+            CudaStorageSlice::I64(values) => values.device_ptr(&stream).0,
+            _ => bail!("no kernel takes tensors of {:?}", tensor.dtype()),
+        };
+        Ok(first + (start * tensor.dtype().size_in_bytes()) as u64)
+    }
+
+    fn at(&self, tensor: &Tensor) -> Result<Argument> {
+        Ok(Argument::Word(self.address(tensor)?))
+    }
+
+    fn at_some(&self, tensor: Option<&Tensor>) -> Result<Argument> {
+        tensor.map_or(Ok(Argument::NULL), |tensor| self.at(tensor))
+    }
+
+    /// Launches a kernel; one without blocks is left out.
+    fn launch(&self, source: Source, name: &str, grid: Grid, arguments: &[Argument]) -> Result<()> {
+        let (x, y) = (grid.blocks.0 as u32, grid.blocks.1 as u32);
+        if x == 0 || y == 0 {
+            return Ok(());
+        }
+        let function = self.function(source, name, grid.shared)?;
+        let stream = self.inner.cuda_stream();
+        let mut launch = stream.launch_builder(&function);
+        for argument in arguments {
+            match argument {
+                Argument::Word(value) => launch.arg(value),
+                Argument::Int(value) => launch.arg(value),
+                Argument::Index(value) => launch.arg(value),
+                Argument::Float(value) => launch.arg(value),
+                Argument::Floats4(value) => launch.arg(value),
+                Argument::Floats6(value) => launch.arg(value),
+                Argument::Dropout(value) => launch.arg(value),
+                Argument::Heads(value) => launch.arg(value),
+                Argument::Packed(value) => launch.arg(value),
+            };
+        }
+        let config = LaunchConfig {
+            grid_dim: (x, y, 1),
+            block_dim: (grid.threads, 1, 1),
+            shared_mem_bytes: grid.shared as u32,
+        };
+        // SAFETY: the arguments are those that the kernel declares, their tensors live on this
+        // device and are as large as the caller has checked.
+        unsafe { launch.launch(config) }.w()?;
+        Ok(())
+    }
+
+    fn function(&self, source: Source, name: &str, shared: usize) -> Result<CudaFunction> {
+        static MODULES: OnceLock<Mutex<Modules>> = OnceLock::new();
+        let stream = self.inner.cuda_stream();
+        let context = stream.context();
+        let key = (context.cu_ctx() as usize, source);
+        let Ok(mut modules) = MODULES.get_or_init(Mutex::default).lock() else {
+            bail!("a thread failed while it loaded kernels");
+        };
+        let module = match modules.get(&key) {
+            Some(module) => Arc::clone(module),
+            None => {
+                let fatbin = Ptx::from_binary(source.fatbin().to_vec());
+                let module = context.load_module(fatbin).w()?;
+                modules.insert(key, Arc::clone(&module));
+                module
+            }
+        };
+        let function = module.load_function(name).w()?;
+        if shared > 48 * 1024 {
+            let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            function.set_attribute(attribute, shared as i32).w()?;
+        }
+        Ok(function)
+    }
+}
+
+/// What the kernels of a type are called.
+fn suffix(tensor: &Tensor) -> Result<&'static str> {
+    Ok(match tensor.dtype() {
+        DType::F32 => "f32",
+        DType::BF16 => "bf16",
+        DType::F16 => "f16",
+        other => bail!("no kernel takes tensors of {other:?}"),
+    })
+}

@@ -1,0 +1,40 @@
+//! Rows picked and put back, and dropout by itself.
+
+use candle_core::{Result, Tensor};
+
+use super::{Argument, Gpu, Grid, Source, suffix};
+use crate::kernels::dropout::Dropout;
+
+/// The rows at `positions` of x [T, D] → [N, D].
+pub(in crate::kernels) fn gather(x: &Tensor, positions: &[u32]) -> Result<Tensor> {
+    let (gpu, width) = (Gpu::of(x)?, x.dim(1)?);
+    let y = gpu.fresh((positions.len(), width), x.dtype())?;
+    move_rows("gather", &gpu, x, positions, &y)?;
+    Ok(y)
+}
+
+/// The rows of dy [N, D] at their `positions` of a matrix [height, D] of zeros; none stands twice.
+pub(in crate::kernels) fn scatter(dy: &Tensor, positions: &[u32], height: usize) -> Result<Tensor> {
+    let (gpu, width) = (Gpu::of(dy)?, dy.dim(1)?);
+    let dx = Tensor::zeros((height, width), dy.dtype(), &gpu.device)?;
+    move_rows("scatter", &gpu, dy, positions, &dx)?;
+    Ok(dx)
+}
+
+fn move_rows(what: &str, gpu: &Gpu, from: &Tensor, rows: &[u32], to: &Tensor) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let (positions, width) = (gpu.upload(rows)?, Argument::int(to.dim(1)?));
+    let arguments = [gpu.at(from)?, gpu.at(&positions)?, gpu.at(to)?, width];
+    let name = format!("{what}_{}", suffix(to)?);
+    gpu.launch(Source::Gather, &name, Grid::of(rows.len()), &arguments)
+}
+
+/// Dropout of x [N, D] in place.
+pub(in crate::kernels) fn apply_dropout(x: &Tensor, dropout: &Dropout) -> Result<()> {
+    let (gpu, (n, width)) = (Gpu::of(x)?, x.dims2()?);
+    let arguments = [gpu.at(x)?, Some(dropout).into(), Argument::int(width)];
+    let name = format!("dropout_{}", suffix(x)?);
+    gpu.launch(Source::Gather, &name, Grid::of(n), &arguments)
+}

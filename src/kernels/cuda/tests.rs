@@ -1,0 +1,365 @@
+//! Every operation on the first GPU against the same on the CPU in f32, forward and backward, in
+//! f32 and bf16. Where there is no GPU each test says that it was skipped.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout
+)]
+
+use candle_core::{DType, Device, Tensor};
+
+use crate::buffers::{Target, from_vec, to_host};
+use crate::kernels::activation::{self, Activation};
+use crate::kernels::adamw::{self, Gradient, Moved};
+use crate::kernels::attention::{self, Saved, Settings};
+use crate::kernels::cross_entropy::{self, Spread};
+use crate::kernels::dropout::{self, Dropout, DropoutKey};
+use crate::kernels::embedding::{self, Tables};
+use crate::kernels::layer_norm::{self, Norm};
+use crate::kernels::linear::{self, InputGradient, Map, MapGradient};
+use crate::kernels::products::Precision;
+use crate::kernels::testing::{Random, target, wide};
+use crate::kernels::{device, grad_norm, rows};
+
+const TYPES: [DType; 2] = [DType::F32, DType::BF16];
+const SHAPES: [(usize, usize); 4] = [(1, 8), (7, 33), (130, 64), (301, 768)];
+
+/// The first GPU, or word that the test is skipped.
+fn gpu() -> Option<Device> {
+    match device::cuda(0) {
+        Ok((device, _)) => Some(device),
+        Err(error) => {
+            println!("skipped: no GPU ({error})");
+            None
+        }
+    }
+}
+
+/// The error that a type may leave, relative to the largest number.
+fn tolerance(dtype: DType) -> f64 {
+    match dtype {
+        DType::F32 => 1e-4,
+        _ => 1e-2,
+    }
+}
+
+#[track_caller]
+fn near(what: &str, found: &Tensor, expected: &Tensor, allowed: f64) {
+    let (found, expected) = (wide(&to_host(found).unwrap()), wide(expected));
+    assert_eq!(found.len(), expected.len(), "{what}: number of values");
+    let size = expected.iter().fold(1e-3, |size: f64, x| size.max(x.abs()));
+    let errors = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
+    let worst = errors.fold(0.0, |worst: f64, error| match error.is_nan() {
+        true => f64::INFINITY,
+        false => worst.max(error),
+    });
+    println!("{what}: error {:.2e}", worst / size);
+    assert!(worst <= allowed * size, "{what}: {worst} of {size}");
+}
+
+/// Normal values rounded to `dtype`: on the CPU in f32, and on the GPU.
+fn pair(random: &mut Random, shape: &[usize], dtype: DType, gpu: &Device) -> [Tensor; 2] {
+    let rounded = random.tensor(shape).to_dtype(dtype).unwrap();
+    let there = rounded.to_device(gpu).unwrap();
+    [rounded.to_dtype(DType::F32).unwrap(), there]
+}
+
+/// Targets that hold a half, to be added to.
+fn targets(shape: &[usize], gpu: &Device) -> [Target; 2] {
+    let here = target(shape, 0.5);
+    let tensor = here.tensor.to_device(gpu).unwrap();
+    [here, Target { tensor, add: true }]
+}
+
+fn some_dropout(probability: f64) -> Option<Dropout> {
+    Dropout::new(probability, Some(DropoutKey { seed: 1, step: 2 }), 3)
+}
+
+#[test]
+fn layer_norms_agree() {
+    let Some(gpu) = gpu() else { return };
+    for ((n, width), dtype) in SHAPES.iter().flat_map(|s| TYPES.map(|t| (*s, t))) {
+        let mut random = Random::new(width as u64);
+        let drop = some_dropout(0.2);
+        let weight = pair(&mut random, &[width], DType::F32, &gpu);
+        let bias = pair(&mut random, &[width], DType::F32, &gpu);
+        let [x, residual, dy] = [(); 3].map(|()| pair(&mut random, &[n, width], dtype, &gpu));
+        let dweight = targets(&[width], &gpu);
+        let dbias = targets(&[width], &gpu);
+        let results = [0, 1].map(|at| {
+            let norm = Norm {
+                weight: &weight[at],
+                bias: &bias[at],
+                eps: 1e-5,
+            };
+            let x = x[at].copy().unwrap();
+            let (y, saved) =
+                layer_norm::forward(norm, x, Some(&residual[at]), drop.as_ref()).unwrap();
+            let dy = dy[at].copy().unwrap();
+            let (dw, db) = (&dweight[at], &dbias[at]);
+            let back = layer_norm::backward(&weight[at], &saved, dy, drop.as_ref(), dw, db);
+            let back = back.unwrap();
+            [
+                y,
+                back.residual,
+                back.x,
+                dw.tensor.clone(),
+                db.tensor.clone(),
+            ]
+        });
+        compare("LayerNorm", dtype, &results);
+    }
+}
+
+/// Of the CPU's results and the GPU's.
+fn compare<const N: usize>(what: &str, dtype: DType, [here, there]: &[[Tensor; N]; 2]) {
+    for (i, (found, expected)) in there.iter().zip(here).enumerate() {
+        let what = format!("{what} {i} {:?} {dtype:?}", expected.dims());
+        near(&what, found, expected, tolerance(dtype));
+    }
+}
+
+#[test]
+fn embeddings_agree() {
+    let Some(gpu) = gpu() else { return };
+    for ((n, width), precision) in SHAPES
+        .iter()
+        .flat_map(|s| [Precision::F32, Precision::Bf16].map(|p| (*s, p)))
+    {
+        let mut random = Random::new(width as u64);
+        let word = pair(&mut random, &[5, width], DType::F32, &gpu);
+        let types = pair(&mut random, &[900, width], DType::F32, &gpu);
+        let weight = pair(&mut random, &[width], DType::F32, &gpu);
+        let bias = pair(&mut random, &[width], DType::F32, &gpu);
+        let (ids, type_ids) = (random.ids(n, 5), random.ids(n, 900));
+        let drop = some_dropout(0.1);
+        let dtype = precision.into();
+        let dx = pair(&mut random, &[n, width], dtype, &gpu);
+        let results = [0, 1].map(|at| {
+            let tables = Tables {
+                word: &word[at],
+                types: &types[at],
+                ids: &ids,
+                type_ids: &type_ids,
+            };
+            let norm = Norm {
+                weight: &weight[at],
+                bias: &bias[at],
+                eps: 1e-12,
+            };
+            let y = embedding::normalized(tables, norm, drop.as_ref(), precision).unwrap();
+            let (rows, words) = embedding::scatter(&dx[at], &ids, Some(3)).unwrap();
+            assert!(!rows.contains(&3));
+            [
+                y.0,
+                words,
+                embedding::scatter(&dx[at], &type_ids, None).unwrap().1,
+            ]
+        });
+        compare("embedding", dtype, &results);
+    }
+}
+
+#[test]
+fn linear_maps_agree() {
+    let Some(gpu) = gpu() else { return };
+    for ((n, width), dtype) in SHAPES.iter().flat_map(|s| TYPES.map(|t| (*s, t))) {
+        let (mut random, outer) = (Random::new(width as u64), 2 * width);
+        let weight = pair(&mut random, &[outer, width], dtype, &gpu);
+        // Weights are f32 wherever they are.
+        let weight = [weight[0].clone(), weight[1].to_dtype(DType::F32).unwrap()];
+        let bias = pair(&mut random, &[outer], DType::F32, &gpu);
+        let [x, pre, onto] = [(); 3].map(|()| pair(&mut random, &[n, width], dtype, &gpu));
+        let dy = pair(&mut random, &[n, outer], dtype, &gpu);
+        let (dweight, dbias) = (targets(&[outer, width], &gpu), targets(&[outer], &gpu));
+        let results = [0, 1].map(|at| {
+            let map = Map {
+                weight: &weight[at],
+                bias: &bias[at],
+            };
+            let precision = Precision::F32;
+            let (inner, activated) =
+                linear::forward_activated(precision, &x[at], map, Activation::Gelu).unwrap();
+            let [plain] = linear::forward(precision, &x[at], [map]).unwrap();
+            let maps = [MapGradient {
+                weight: &weight[at],
+                dy: &dy[at],
+                dweight: &dweight[at],
+                dbias: &dbias[at],
+            }];
+            let back =
+                |to: InputGradient<'_>| linear::backward(precision, &x[at], &maps, to).unwrap();
+            let through = back(InputGradient::Through(Activation::Gelu, &pre[at]));
+            let onto_copy = onto[at].copy().unwrap();
+            let added = back(InputGradient::Onto(&onto_copy));
+            let new = back(InputGradient::New);
+            let relu = activation::backward(Activation::Relu, &pre[at], onto[at].copy().unwrap());
+            let (dw, db) = (dweight[at].tensor.clone(), dbias[at].tensor.clone());
+            [
+                inner,
+                activated,
+                plain,
+                through,
+                added,
+                new,
+                relu.unwrap(),
+                dw,
+                db,
+            ]
+        });
+        compare("linear", dtype, &results);
+    }
+}
+
+#[test]
+fn attention_agrees() {
+    let Some(gpu) = gpu() else { return };
+    let batches: [&[u32]; 5] = [
+        &[0, 1],
+        &[0, 64, 64, 129],
+        &[0, 0, 2, 3, 203, 267, 700],
+        &[0, 1024],
+        &[0, 5, 1500, 1501],
+    ];
+    let heads = [(1, 32), (2, 64), (2, 96), (1, 128), (3, 20), (1, 256)];
+    for (starts, (num_heads, head_width)) in
+        batches.iter().flat_map(|b| heads.map(|heads| (*b, heads)))
+    {
+        for (dtype, drop) in TYPES
+            .iter()
+            .flat_map(|t| [(*t, None), (*t, some_dropout(0.1))])
+        {
+            let (n, width) = (starts[starts.len() - 1] as usize, num_heads * head_width);
+            let mut random = Random::new((n + width) as u64);
+            let [q, k, v, dcontext] = [(); 4].map(|()| pair(&mut random, &[n, width], dtype, &gpu));
+            let settings = Settings {
+                num_heads,
+                cu_seqlens: starts,
+                dropout: drop.as_ref(),
+                precision: Precision::F32,
+            };
+            let results = [0, 1].map(|at| {
+                let run = || {
+                    let (q, k, v) = (&q[at], &k[at], &v[at]);
+                    let (context, log_sums) = attention::forward(settings, q, k, v).unwrap();
+                    let saved = Saved {
+                        q,
+                        k,
+                        v,
+                        context: &context,
+                        log_sums: &log_sums,
+                    };
+                    let back = attention::backward(settings, saved, &dcontext[at]);
+                    let [dq, dk, dv] = back.unwrap();
+                    [context, log_sums, dq, dk, dv]
+                };
+                let (once, again) = (run(), run());
+                for (once, again) in once.iter().zip(again) {
+                    let (once, again) = (to_host(once).unwrap(), to_host(&again).unwrap());
+                    assert!(wide(&once) == wide(&again), "two runs differ");
+                }
+                once
+            });
+            compare("attention", dtype, &results);
+        }
+    }
+}
+
+#[test]
+fn losses_rows_and_dropout_agree() {
+    let Some(gpu) = gpu() else { return };
+    for ((n, width), dtype) in SHAPES.iter().flat_map(|s| TYPES.map(|t| (*s, t))) {
+        let mut random = Random::new(width as u64);
+        let logits = pair(&mut random, &[n, width], dtype, &gpu);
+        let labels = random.ids(n, width);
+        let weights: Vec<f32> = (0..width).map(|i| 0.5 + i as f32 / 8.0).collect();
+        for (smoothing, spread) in [(0.0, Spread::ByLabel), (0.3, Spread::ByClass)] {
+            let settings = cross_entropy::Settings {
+                smoothing,
+                class_weights: (smoothing > 0.0).then_some(&weights),
+                spread,
+            };
+            let results = [0, 1].map(|at| {
+                let only = cross_entropy::forward(&logits[at], &labels, settings).unwrap();
+                let copy = logits[at].copy().unwrap();
+                let (loss, gradient) =
+                    cross_entropy::forward_backward(copy, &labels, settings).unwrap();
+                assert!((only.sum - loss.sum).abs() <= 1e-6 * loss.sum.abs());
+                [from_vec(vec![loss.sum as f32], 1).unwrap(), gradient]
+            });
+            compare("cross entropy", dtype, &results);
+        }
+        let positions: Vec<u32> = (0..n as u32).rev().step_by(2).collect();
+        let results = [0, 1].map(|at| {
+            let picked = rows::gather(&logits[at], &positions).unwrap();
+            let back = rows::scatter(&picked, &positions, n).unwrap();
+            let dropped = dropout::apply(picked.copy().unwrap(), some_dropout(0.4).as_ref());
+            [picked, back, dropped.unwrap()]
+        });
+        compare("rows", dtype, &results);
+        assert!(rows::scatter(&logits[1].narrow(0, 0, 1).unwrap(), &[9999], n).is_err());
+    }
+}
+
+#[test]
+fn optimizer_steps_and_norms_agree() {
+    let Some(gpu) = gpu() else { return };
+    let mut random = Random::new(11);
+    let shapes: [&[usize]; 4] = [&[3], &[700, 24], &[129, 128], &[1]];
+    let touched: Vec<u32> = (0..700).step_by(7).collect();
+    let seen = [true; 700];
+    let of = |shape: &[usize], random: &mut Random| pair(random, shape, DType::F32, &gpu);
+    let tensors: Vec<[[Tensor; 2]; 4]> = shapes
+        .iter()
+        .enumerate()
+        .map(|(i, shape)| {
+            let of_gradient: &[usize] = if i == 1 { &[100, 24] } else { shape };
+            let second = random.tensor(shape).abs().unwrap();
+            let second = [second.clone(), second.to_device(&gpu).unwrap()];
+            let (weights, first) = (of(shape, &mut random), of(shape, &mut random));
+            [weights, first, second, of(of_gradient, &mut random)]
+        })
+        .collect();
+    let settings = adamw::Settings {
+        lr: 1e-2,
+        beta1: 0.9,
+        beta2: 0.99,
+        eps: 1e-6,
+        weight_decay: 0.1,
+        step: 3,
+        scale: 0.25,
+    };
+    let norms = [0, 1].map(|at| {
+        let parameters: Vec<Moved<'_>> = tensors
+            .iter()
+            .enumerate()
+            .map(|(i, [weights, first, second, gradient])| Moved {
+                weights: &weights[at],
+                first: &first[at],
+                second: &second[at],
+                gradient: match i {
+                    1 => Gradient::Rows {
+                        rows: &touched,
+                        values: &gradient[at],
+                        seen: &seen,
+                    },
+                    _ => Gradient::Dense(&gradient[at]),
+                },
+                settings,
+            })
+            .collect();
+        adamw::step(&parameters).unwrap();
+        let gradients: Vec<&Tensor> = tensors.iter().map(|t| &t[3][at]).collect();
+        grad_norm::sums_of_squares(&gradients)
+            .unwrap()
+            .iter()
+            .sum::<f64>()
+    });
+    assert!((norms[0] - norms[1]).abs() <= 1e-6 * norms[0], "{norms:?}");
+    for [weights, first, second, _] in &tensors {
+        for [here, there] in [weights, first, second] {
+            near("AdamW", there, here, 1e-5);
+        }
+    }
+}
