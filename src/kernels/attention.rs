@@ -15,8 +15,11 @@ use std::ops::Range;
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::bf16::{self, DEPTH};
 use super::dropout::Dropout;
+use super::linear::OutputGradient;
 use super::matrix::{Fresh, Matrix, MatrixMut, Shared};
+use super::parallel::{PartialSums, add_rows, in_order};
 use super::products::{Precision, Side, multiply};
 use super::profile::span;
 use super::simd::{dot, exp, max, sum, vectorized};
@@ -69,13 +72,12 @@ pub fn forward(
         let tasks: Vec<(usize, Range<usize>)> = (0..pairs.len())
             .flat_map(|pair| blocks(pairs[pair].0.clone()).map(move |block| (pair, block)))
             .collect();
-        tasks
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|(pair, block)| {
-                let (cell, head) = &pairs[pair];
-                heads.block_forward(cell.len(), *head, block, &sides[pair], (&to, &sums));
-            });
+        in_order(tasks.len(), |task| {
+            let (pair, block) = &tasks[task];
+            let (cell, head) = &pairs[*pair];
+            let block = block.clone();
+            heads.block_forward(cell.len(), *head, block, &sides[*pair], (&to, &sums));
+        });
     }
     // SAFETY: the cells cover all tokens, their blocks the cells, and the heads all columns.
     let context = unsafe { context.written() };
@@ -98,7 +100,8 @@ pub struct Saved<'a> {
     pub log_sums: &'a Tensor,
 }
 
-/// The gradients of q, k and v from that of the context.
+/// The gradients of q, k and v from that of the context; in bf16 they are rounded as soon as they are
+/// known, where heads are as wide as some tiles.
 ///
 /// # Errors
 /// As [`forward`].
@@ -106,7 +109,7 @@ pub fn backward(
     settings: Settings<'_>,
     saved: Saved<'_>,
     dcontext: &Tensor,
-) -> Result<[Tensor; 3]> {
+) -> Result<[OutputGradient; 3]> {
     let tensors = [saved.q, saved.k, saved.v, saved.context, dcontext];
     let (num_tokens, width) = check(settings, &tensors)?;
     let _span = span("attention backward", 8 * pairs(settings) * width);
@@ -116,35 +119,49 @@ pub fn backward(
     on_gpu!(
         saved.q,
         super::cuda::attention_backward(settings, saved, dcontext)
+            .map(|gradients| gradients.map(OutputGradient::from))
     );
-    let mut gradients = [(); 3].map(|()| Fresh::new(num_tokens * width));
-    {
-        let (q, k, v) = (
-            read::<f32>(saved.q)?,
-            read::<f32>(saved.k)?,
-            read::<f32>(saved.v)?,
-        );
-        let (context, dcontext) = (read::<f32>(saved.context)?, read::<f32>(dcontext)?);
-        let log_sums = read::<f32>(saved.log_sums)?;
-        let heads = Heads::new(settings, width, &q, &k, &v);
-        let outcome = Outcome {
-            context: &context,
-            dcontext: &dcontext,
-            log_sums: &log_sums,
-        };
-        let to = gradients.each_mut().map(Fresh::shared);
-        let tasks: Vec<(Range<usize>, usize)> = heads.tasks().collect();
-        tasks
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|(cell, head)| {
-                heads.head_backward(cell, head, outcome, &to);
-            });
+    let (q, k, v) = (
+        read::<f32>(saved.q)?,
+        read::<f32>(saved.k)?,
+        read::<f32>(saved.v)?,
+    );
+    let (context, dcontext) = (read::<f32>(saved.context)?, read::<f32>(dcontext)?);
+    let log_sums = read::<f32>(saved.log_sums)?;
+    let heads = Heads::new(settings, width, &q, &k, &v);
+    let outcome = Outcome {
+        context: &context,
+        dcontext: &dcontext,
+        log_sums: &log_sums,
+    };
+    let tasks: Vec<(Range<usize>, usize)> = heads.tasks().collect();
+    let run = |to: &To<'_>| {
+        in_order(tasks.len(), |task| {
+            let (cell, head) = &tasks[task];
+            heads.head_backward(cell.clone(), *head, outcome, to);
+        });
+    };
+    let in_tiles = settings.precision == Precision::Bf16 && heads.head_width.is_multiple_of(DEPTH);
+    if !in_tiles {
+        let mut gradients = [(); 3].map(|()| Fresh::new(num_tokens * width));
+        run(&To::Values(gradients.each_mut().map(Fresh::shared)));
+        // SAFETY: as in `forward`; each (cell, head) has written its part of all three.
+        let gradients = gradients.map(|fresh| unsafe { fresh.written() });
+        let [dq, dk, dv] = gradients.map(|values| from_vec(values, (num_tokens, width)));
+        return Ok([dq?, dk?, dv?].map(OutputGradient::from));
     }
-    // SAFETY: as in `forward`; each (cell, head) has written its part of all three.
-    let gradients = gradients.map(|fresh| unsafe { fresh.written() });
-    let [dq, dk, dv] = gradients.map(|values| from_vec(values, (num_tokens, width)));
-    Ok([dq?, dk?, dv?])
+    let rounded = [(); 3].map(|()| (bf16::Rows::new(num_tokens, width), PartialSums::default()));
+    run(&To::Tiles(&rounded));
+    // SAFETY: as above.
+    let done = |(rows, sums): (bf16::Rows, PartialSums)| unsafe { (rows.written(), sums) };
+    let rounded = rounded.map(done);
+    Ok(rounded.map(|(rows, sums)| OutputGradient::rounded(rows, sums.done(width))))
+}
+
+/// Where the gradients of q, k and v go: [T, H·d] each, and what their columns add up to.
+enum To<'a> {
+    Values([Shared<'a>; 3]),
+    Tiles(&'a [(bf16::Rows, PartialSums); 3]),
 }
 
 #[derive(Clone, Copy)]
@@ -232,67 +249,87 @@ impl<'a> Heads<'a> {
         with_scratch(m * n, |scores| {
             let q = precision.left(self.view(self.q, &block, head));
             let mut product = MatrixMut::new(scores, m, n, n);
-            multiply(self.scale, &q, k, false, &mut product);
+            multiply(&q, k, false, &mut product);
             let at = head * self.num_tokens + block.start;
             // SAFETY: this task alone has this head of this block's tokens.
             let log_sums = unsafe { log_sums.slice(at..at + m) };
             let rows = Rows::new(&self.settings, &block, head);
-            softmax_rows(scores, rows, log_sums);
+            softmax_rows(self.scale, scores, rows, log_sums);
             let p = precision.left(Matrix::new(scores, m, n, n));
             // SAFETY: this task alone has this head of this block's tokens.
             let mut to = unsafe { self.view_mut(context, &block, head) };
-            multiply(1.0, &p, v, false, &mut to);
+            multiply(&p, v, false, &mut to);
         });
     }
 
-    fn head_backward(
-        &self,
-        cell: Range<usize>,
-        head: usize,
-        outcome: Outcome<'_>,
-        to: &[Shared<'_>; 3],
-    ) {
-        let (n, precision) = (cell.len(), self.settings.precision);
-        // SAFETY: this task alone has this head of this cell's tokens, in all three gradients.
-        let [mut dk, mut dv] = [&to[1], &to[2]].map(|to| unsafe { self.view_mut(to, &cell, head) });
+    fn head_backward(&self, cell: Range<usize>, head: usize, outcome: Outcome<'_>, to: &To<'_>) {
+        let (n, width, precision) = (cell.len(), self.head_width, self.settings.precision);
         let [k, v] = [self.k, self.v].map(|values| self.view(values, &cell, head));
         let turned = [k, v].map(|m| precision.right(m.transposed()));
         let k = precision.right(k);
-        with_scratch(2 * BLOCK.min(n) * n, |scratch| {
+        let (scores, own) = match to {
+            To::Values(_) => (2 * BLOCK.min(n) * n, 0),
+            To::Tiles(_) => (2 * BLOCK.min(n) * n, 3 * n * width),
+        };
+        with_scratch(scores + own, |scratch| {
+            let (scratch, own) = scratch.split_at_mut(scores);
+            let shared = Shared::new(own);
+            // SAFETY: this task alone has this head of this cell's tokens, in all three gradients,
+            // and its scratch; no two of the views below are of the same places at a time.
+            let place = |which: usize, tokens: &Range<usize>| unsafe {
+                match to {
+                    To::Values(to) => self.view_mut(&to[which], tokens, head),
+                    To::Tiles(_) => {
+                        let at = (which * n + tokens.start - cell.start) * width;
+                        shared.matrix(at, tokens.len(), width, width)
+                    }
+                }
+            };
+            let (mut dk, mut dv) = (place(1, &cell), place(2, &cell));
             for block in blocks(cell.clone()) {
                 let (m, add) = (block.len(), block.start > cell.start);
                 let (p, ds) = scratch[..2 * m * n].split_at_mut(m * n);
                 let q = self.view(self.q, &block, head);
                 let dcontext = self.view(outcome.dcontext, &block, head);
                 let mut product = MatrixMut::new(p, m, n, n);
-                multiply(
-                    self.scale,
-                    &precision.left(q),
-                    &turned[0],
-                    false,
-                    &mut product,
-                );
+                multiply(&precision.left(q), &turned[0], false, &mut product);
                 let mut product = MatrixMut::new(ds, m, n, n);
-                multiply(
-                    1.0,
-                    &precision.left(dcontext),
-                    &turned[1],
-                    false,
-                    &mut product,
-                );
+                multiply(&precision.left(dcontext), &turned[1], false, &mut product);
                 scores_backward(self, &block, head, outcome, p, ds);
                 let (p, ds) = (Matrix::new(p, m, n, n), Matrix::new(ds, m, n, n));
-                // SAFETY: as above; dq is written once per block.
-                let mut dq = unsafe { self.view_mut(&to[0], &block, head) };
-                multiply(1.0, &precision.left(ds), &k, false, &mut dq);
+                multiply(&precision.left(ds), &k, false, &mut place(0, &block));
                 let (p, ds) = (
                     precision.left(p.transposed()),
                     precision.left(ds.transposed()),
                 );
-                multiply(1.0, &ds, &precision.right(q), add, &mut dk);
-                multiply(1.0, &p, &precision.right(dcontext), add, &mut dv);
+                multiply(&ds, &precision.right(q), add, &mut dk);
+                multiply(&p, &precision.right(dcontext), add, &mut dv);
+            }
+            if let To::Tiles(rounded) = to {
+                for (values, to) in own.chunks_exact(n * width).zip(*rounded) {
+                    self.round_head(values, &cell, head, to);
+                }
             }
         });
+    }
+
+    /// Takes the gradient [n, d] of a head of a cell.
+    fn round_head(
+        &self,
+        values: &[f32],
+        cell: &Range<usize>,
+        head: usize,
+        (rows, sums): &(bf16::Rows, PartialSums),
+    ) {
+        let column = head * self.head_width;
+        let values_of = values.chunks_exact(self.head_width);
+        for (row, values) in cell.clone().zip(values_of) {
+            // SAFETY: this task alone has this head of this cell's tokens.
+            unsafe { rows.put(row, column, values) };
+        }
+        let mut sum = vec![0.0; self.head_width];
+        add_rows(values, &mut sum);
+        sums.take((column, cell.start), sum);
     }
 }
 
@@ -315,14 +352,14 @@ impl<'a> Rows<'a> {
 }
 
 vectorized! {
-    /// Rows of scores become dropped probabilities; the log of each row's sum of exponentials is
+    /// Rows of scores, before they are scaled, become dropped probabilities; the log of each row's sum of exponentials is
     /// left in `log_sums`.
-    fn softmax_rows(scores: &mut [f32], rows: Rows<'_>, log_sums: &mut [f32]) {
+    fn softmax_rows(scale: f32, scores: &mut [f32], rows: Rows<'_>, log_sums: &mut [f32]) {
         let n = scores.len() / log_sums.len();
         for (i, (scores, log_sum)) in scores.chunks_exact_mut(n).zip(log_sums).enumerate() {
-            let largest = max(scores);
+            let largest = scale * max(scores);
             for score in scores.iter_mut() {
-                *score = exp(*score - largest);
+                *score = exp(scale.mul_add(*score, -largest));
             }
             let total = sum(scores);
             let inverse = 1.0 / total;
@@ -343,7 +380,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// Scores `p` become the dropped probabilities, and the gradients `ds` of those the scores'
+    /// Scores `p`, before they are scaled, become the dropped probabilities, and the gradients `ds` of those the scores'
     /// gradients.
     fn scores_backward(
         heads: &Heads<'_>,
@@ -366,13 +403,13 @@ vectorized! {
                 let kept = dropout.scale();
                 for (column, (p, ds)) in p.iter_mut().zip(ds).enumerate() {
                     let factor = if mask.keeps(column) { kept } else { 0.0 };
-                    let probability = exp(*p - log_sum);
+                    let probability = exp(heads.scale.mul_add(*p, -log_sum));
                     *ds = probability * heads.scale * ds.mul_add(factor, -delta);
                     *p = probability * factor;
                 }
             } else {
                 for (p, ds) in p.iter_mut().zip(ds) {
-                    *p = exp(*p - log_sum);
+                    *p = exp(heads.scale.mul_add(*p, -log_sum));
                     *ds = *p * heads.scale * (*ds - delta);
                 }
             }

@@ -7,9 +7,12 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::bf16;
 use super::dropout::Dropout;
+use super::linear::OutputGradient;
 use super::matrix::filled;
 use super::parallel::{SUM_ROWS, add_in_order, rows_per_task};
+use super::products::Precision;
 use super::profile::span;
 use super::simd::{dot, sum, vectorized};
 use crate::buffers::{Target, from_vec, read, write};
@@ -173,13 +176,7 @@ pub fn backward(
 ) -> Result<InputGradients> {
     let _span = span("LayerNorm backward", 0);
     let (n, width) = dy.dims2()?;
-    if saved.normalized.dims() != [n, width] {
-        bail!(
-            "LayerNorm: gradient {:?} for {:?}",
-            dy.shape(),
-            saved.normalized.shape()
-        );
-    }
+    check_backward(saved, &dy)?;
     on_gpu!(dy, {
         let kept = (&saved.normalized, &saved.inverse_deviation);
         let targets = [dweight, dbias];
@@ -187,41 +184,123 @@ pub fn backward(
         let x = x.unwrap_or_else(|| dy.clone());
         Ok(InputGradients { residual: dy, x })
     });
-    let (sums, dropped) = {
-        let weight = read::<f32>(weight)?;
-        let inverse_deviation = read::<f32>(&saved.inverse_deviation)?;
-        let normalized = read::<f32>(&saved.normalized)?;
-        let (weight, normalized) = (&*weight, &*normalized);
-        write(&dy, |dy| {
-            let chunk = SUM_ROWS * width.max(1);
-            let tasks = dy.par_chunks_mut(chunk).zip(normalized.par_chunks(chunk));
-            let tasks = tasks.zip(inverse_deviation.par_chunks(SUM_ROWS));
-            let parts: Vec<Vec<f32>> = tasks
-                .map(|((dy, normalized), inverse)| rows_backward(weight, dy, normalized, inverse))
-                .collect();
-            let dropped = dropout.map(|dropout| drop_rows(dropout, dy, width));
-            (add_in_order(parts, 2 * width), dropped)
-        })?
-    };
+    let sums = run_backward(weight, saved, &dy, None)?;
     dweight.put(&sums[..width])?;
     dbias.put(&sums[width..])?;
-    let x = match dropped {
-        Some(dropped) => from_vec(dropped, (n, width))?,
+    let x = match dropout {
+        Some(dropout) => {
+            let dropped = drop_rows(dropout, &read::<f32>(&dy)?, width);
+            from_vec(dropped, (n, width))?
+        }
         None => dy.clone(),
     };
     Ok(InputGradients { residual: dy, x })
 }
 
+/// As [`backward`], where x came out of a linear map: the residual's gradient, and x's as that map
+/// takes it, which in bf16 is rounded row by row as it is found.
+///
+/// # Errors
+/// As [`forward`].
+pub fn backward_to_map(
+    (weight, precision): (&Tensor, Precision),
+    saved: &Saved,
+    dy: Tensor,
+    dropout: Option<&Dropout>,
+    [dweight, dbias]: [&Target; 2],
+) -> Result<(Tensor, OutputGradient)> {
+    if precision == Precision::F32 || !dy.device().is_cpu() {
+        let found = backward(weight, saved, dy, dropout, dweight, dbias)?;
+        return Ok((found.residual, OutputGradient::from(found.x)));
+    }
+    let _span = span("LayerNorm backward", 0);
+    let (n, width) = dy.dims2()?;
+    check_backward(saved, &dy)?;
+    let rows = bf16::Rows::new(n, width);
+    let to_map = ToMap {
+        dropout,
+        rows: &rows,
+    };
+    let sums = run_backward(weight, saved, &dy, Some(to_map))?;
+    dweight.put(&sums[..width])?;
+    dbias.put(&sums[width..2 * width])?;
+    // SAFETY: every row has been put.
+    let rows = unsafe { rows.written() };
+    let x = OutputGradient::rounded(rows, sums[2 * width..].to_vec());
+    Ok((dy, x))
+}
+
+/// Where the gradient of x goes, rounded.
+#[derive(Clone, Copy)]
+struct ToMap<'a> {
+    dropout: Option<&'a Dropout>,
+    rows: &'a bf16::Rows,
+}
+
+fn check_backward(saved: &Saved, dy: &Tensor) -> Result<()> {
+    if saved.normalized.dims() != dy.dims() {
+        bail!(
+            "LayerNorm: gradient {:?} for {:?}",
+            dy.shape(),
+            saved.normalized.shape()
+        );
+    }
+    Ok(())
+}
+
+/// dy becomes the gradient of the norm's input; the sums for weight and bias, and those of x's
+/// gradient where it goes somewhere.
+fn run_backward(
+    weight: &Tensor,
+    saved: &Saved,
+    dy: &Tensor,
+    to_map: Option<ToMap<'_>>,
+) -> Result<Vec<f32>> {
+    let weight = read::<f32>(weight)?;
+    let inverse_deviation = read::<f32>(&saved.inverse_deviation)?;
+    let normalized = read::<f32>(&saved.normalized)?;
+    let (weight, normalized) = (&*weight, &*normalized);
+    let width = weight.len();
+    let num_sums = if to_map.is_some() { 3 } else { 2 };
+    write(dy, |dy| {
+        let chunk = SUM_ROWS * width.max(1);
+        let tasks = dy.par_chunks_mut(chunk).zip(normalized.par_chunks(chunk));
+        let tasks = tasks.zip(inverse_deviation.par_chunks(SUM_ROWS));
+        let parts: Vec<Vec<f32>> = tasks
+            .enumerate()
+            .map(|(task, ((dy, normalized), inverse))| {
+                let mut sums = vec![0.0; num_sums * width];
+                let first_row = task * SUM_ROWS;
+                rows_backward(
+                    weight, first_row, dy, normalized, inverse, to_map, &mut sums,
+                );
+                sums
+            })
+            .collect();
+        add_in_order(parts, num_sums * width)
+    })
+}
+
 vectorized! {
-    /// Some rows: dy becomes the gradient of the norm's input; returns the sums for weight and bias.
-    fn rows_backward(weight: &[f32], dy: &mut [f32], normalized: &[f32], inverse: &[f32]) -> Vec<f32> {
+    /// Some rows: dy becomes the gradient of the norm's input; the sums for weight and bias, and of
+    /// x's gradient, are added to.
+    fn rows_backward(
+        weight: &[f32],
+        first_row: usize,
+        dy: &mut [f32],
+        normalized: &[f32],
+        inverse: &[f32],
+        to_map: Option<ToMap<'_>>,
+        sums: &mut [f32],
+    ) {
         let width = weight.len();
-        let mut sums = vec![0.0; 2 * width];
-        let (dweight, dbias) = sums.split_at_mut(width);
+        let (dweight, sums) = sums.split_at_mut(width);
+        let (dbias, dx_sums) = sums.split_at_mut(width);
+        let mut dx = vec![0.0; dx_sums.len()];
         let rows = dy
             .chunks_exact_mut(width)
             .zip(normalized.chunks_exact(width));
-        for ((dy, normalized), inverse) in rows.zip(inverse) {
+        for (row, ((dy, normalized), inverse)) in (first_row..).zip(rows.zip(inverse)) {
             for column in 0..width {
                 dweight[column] = dy[column].mul_add(normalized[column], dweight[column]);
                 dbias[column] += dy[column];
@@ -232,8 +311,18 @@ vectorized! {
             for (dy, normalized) in dy.iter_mut().zip(normalized) {
                 *dy = inverse * (*dy - mean - normalized * slope);
             }
+            if let Some(to_map) = to_map {
+                dx.copy_from_slice(dy);
+                if let Some(dropout) = to_map.dropout {
+                    dropout.apply(row, &mut dx);
+                }
+                for (sum, dx) in dx_sums.iter_mut().zip(&dx) {
+                    *sum += dx;
+                }
+                // SAFETY: this task alone has these rows.
+                unsafe { to_map.rows.put(row, 0, &dx) };
+            }
         }
-        sums
     }
 }
 
@@ -319,6 +408,49 @@ mod tests {
         assert_close("dweight onto twos", &wide(&dw.tensor), &expected);
         let expected = slopes(&b64, |b| loss(&x64, &r64, &w64, b));
         assert_close("dbias", &wide(&db.tensor), &expected);
+    }
+
+    /// For a map in bf16: the same, x's gradient rounded and with its sums.
+    #[test]
+    fn gradients_for_a_map_are_the_same_rounded() {
+        let dropout = Dropout::new(0.3, Some(DropoutKey { seed: 3, step: 4 }), 5);
+        for (n, width) in [(0, 3), (1, 2), (130, 70), (33, 64)] {
+            let mut random = Random::new((n * 1000 + width) as u64);
+            let [x, dy] = [(); 2].map(|()| random.tensor(&[n, width]));
+            let [w, b] = [(); 2].map(|()| random.tensor(&[width]));
+            let norm = Norm {
+                weight: &w,
+                bias: &b,
+                eps: EPS,
+            };
+            let (_, saved) = forward(norm, x, None, None).unwrap();
+            let run = |precision, dropout: Option<&Dropout>| {
+                let targets = [(); 2].map(|()| target(&[width], 1.0));
+                let dy = dy.copy().unwrap();
+                let norm = (&w, precision);
+                let (residual, x) =
+                    backward_to_map(norm, &saved, dy, dropout, targets.each_ref()).unwrap();
+                let targets = targets.map(|target| wide(&target.tensor));
+                (wide(&residual), targets, x)
+            };
+            for dropout in [None, dropout.as_ref()] {
+                let (exact, rounded) =
+                    (run(Precision::F32, dropout), run(Precision::Bf16, dropout));
+                assert_eq!((exact.0, exact.1), (rounded.0, rounded.1));
+                let (exact, sums) = (wide(&exact.2.to_tensor().unwrap()), rounded.2.known_sums());
+                for (column, sum) in sums.unwrap().iter().enumerate() {
+                    let exact: f64 = exact.iter().skip(column).step_by(width).sum();
+                    assert!((f64::from(*sum) - exact).abs() < 1e-4, "{sum} for {exact}");
+                }
+                let rounded = wide(&rounded.2.to_tensor().unwrap());
+                for (rounded, exact) in rounded.iter().zip(&exact) {
+                    assert!(
+                        (rounded - exact).abs() <= exact.abs() / 256.0,
+                        "{rounded} for {exact}"
+                    );
+                }
+            }
+        }
     }
 
     #[test]

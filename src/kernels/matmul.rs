@@ -7,14 +7,8 @@ use gemm::{Parallelism, gemm};
 
 use super::matrix::{Matrix, MatrixMut};
 
-/// c = factor · a b, or c += factor · a b with `add`, in the calling thread.
-pub(super) fn multiply(
-    factor: f32,
-    a: Matrix<'_>,
-    b: Matrix<'_>,
-    add: bool,
-    c: &mut MatrixMut<'_>,
-) {
+/// c = a b, or c += a b with `add`, in the calling thread.
+pub(super) fn multiply(a: Matrix<'_>, b: Matrix<'_>, add: bool, c: &mut MatrixMut<'_>) {
     assert!(
         a.rows == c.rows && b.columns == c.columns && a.columns == b.rows,
         "shapes of a product"
@@ -40,7 +34,7 @@ pub(super) fn multiply(
             b.column_stride as isize,
             b.row_stride as isize,
             1.0,
-            factor,
+            1.0,
             false,
             false,
             false,
@@ -60,10 +54,9 @@ mod tests {
         let mut c = [1.0; 4];
         let a = Matrix::new(&a, 2, 2, 3);
         let b = Matrix::new(&b, 2, 2, 2);
-        multiply(2.0, a, b, true, &mut MatrixMut::new(&mut c, 2, 2, 2));
-        assert_eq!(c, [39.0, 45.0, 87.0, 101.0]);
+        multiply(a, b, true, &mut MatrixMut::new(&mut c, 2, 2, 2));
+        assert_eq!(c, [20.0, 23.0, 44.0, 51.0]);
         multiply(
-            1.0,
             a.transposed(),
             b,
             false,
@@ -72,7 +65,7 @@ mod tests {
         assert_eq!(c, [26.0, 30.0, 38.0, 44.0]);
         let none = Matrix::new(&[], 2, 0, 0);
         let mut to = MatrixMut::new(&mut c, 2, 2, 2);
-        multiply(1.0, none, Matrix::new(&[], 0, 2, 2), false, &mut to);
+        multiply(none, Matrix::new(&[], 0, 2, 2), false, &mut to);
         assert_eq!(c, [0.0; 4]);
     }
 }

@@ -32,6 +32,7 @@ mod cuda;
 pub mod device;
 pub mod dropout;
 pub mod embedding;
+pub mod factor;
 pub mod first_attention;
 pub mod grad_norm;
 pub mod layer_norm;

@@ -1,7 +1,10 @@
 //! Splitting work over threads so that results do not depend on their number: the split follows
 //! from the shape, and partial sums are added in order.
 
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use rayon::prelude::*;
 
 use super::simd::vectorized;
 
@@ -22,6 +25,22 @@ pub(super) const SUM_ROWS: usize = 128;
 /// Rows of `width` elements that one task of an element-wise pass handles.
 pub(super) fn rows_per_task(width: usize) -> usize {
     (TASK_ELEMENTS / width.max(1)).max(1)
+}
+
+/// Does `count` tasks, each once, begun in order by whichever thread is free: with the largest first,
+/// no thread has one left when the others are through.
+pub(super) fn in_order(count: usize, act: impl Fn(usize) + Sync) {
+    let next = AtomicUsize::new(0);
+    let workers = (0..rayon::current_num_threads().min(count)).into_par_iter();
+    workers.with_max_len(1).for_each(|_| {
+        loop {
+            let task = next.fetch_add(1, Ordering::Relaxed);
+            if task >= count {
+                return;
+            }
+            act(task);
+        }
+    });
 }
 
 /// Adds partial sums, first to last.
@@ -75,8 +94,34 @@ impl<'a> ColumnSums<'a> {
     }
 }
 
+/// Column sums of a matrix of which tasks have parts, done in any order.
+#[derive(Default)]
+pub(super) struct PartialSums(Mutex<Vec<PartSums>>);
+
+/// Where a part begins (column, row), and its sums.
+type PartSums = ((usize, usize), Vec<f32>);
+
+impl PartialSums {
+    /// The sums of one part, which begins at `(column, row)`.
+    pub(super) fn take(&self, begin: (usize, usize), sums: Vec<f32>) {
+        let mut parts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        parts.push((begin, sums));
+    }
+
+    /// The sums of `width` columns, parts added from the first row on.
+    pub(super) fn done(self, width: usize) -> Vec<f32> {
+        let mut parts = self.0.into_inner().unwrap_or_else(PoisonError::into_inner);
+        parts.sort_unstable_by_key(|(begin, _)| *begin);
+        let mut sums = vec![0.0; width];
+        for ((column, _), part) in parts {
+            add_rows(&part, &mut sums[column..column + part.len()]);
+        }
+        sums
+    }
+}
+
 vectorized! {
-    fn add_rows(values: &[f32], sums: &mut [f32]) {
+    pub(super) fn add_rows(values: &[f32], sums: &mut [f32]) {
         for row in values.chunks_exact(sums.len().max(1)) {
             for (sum, value) in sums.iter_mut().zip(row) {
                 *sum += value;

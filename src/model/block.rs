@@ -7,6 +7,7 @@ use super::GeneBertConfig;
 use super::layers::{LayerNorm, Linear};
 use crate::kernels::activation::Activation;
 use crate::kernels::dropout::{Dropout, DropoutKey};
+use crate::kernels::factor::Factor;
 use crate::kernels::linear::InputGradient;
 use crate::kernels::products::Precision;
 use crate::kernels::{attention, first_attention, layer_norm, rows};
@@ -47,7 +48,7 @@ impl BlockDropout {
 
 /// What a block's backward pass needs.
 pub(super) struct Saved {
-    x: Tensor,        // [T, D]
+    x: Factor,        // [T, D]
     q: Tensor,        // [T, D]
     k: Tensor,        // [T, D]
     v: Tensor,        // [T, D]
@@ -57,8 +58,8 @@ pub(super) struct Saved {
 
 /// The same of a block that was computed for the first token of each cell only.
 pub(super) struct SavedFirst {
-    x: Tensor,               // [T, D]
-    first: Tensor,           // [B, D], the first tokens of x
+    x: Factor,               // [T, D]
+    first: Factor,           // [B, D], the first tokens of x
     q: Tensor,               // [B, D]
     k: Tensor,               // [T, D]
     v: Tensor,               // [T, D]
@@ -70,9 +71,9 @@ pub(super) struct SavedFirst {
 struct SavedRest {
     context: Tensor, // [N, D]
     attention_norm: layer_norm::Saved,
-    h: Tensor,         // [N, D]
+    h: Factor,         // [N, D]
     inner: Tensor,     // [N, F], before the activation
-    activated: Tensor, // [N, F]
+    activated: Factor, // [N, F]
     output_norm: layer_norm::Saved,
 }
 
@@ -136,12 +137,13 @@ impl Block {
         cu_seqlens: &[u32],
         dropout: &BlockDropout,
     ) -> Result<(Tensor, Saved)> {
-        let [q, k, v] = Linear::forward_all([&self.query, &self.key, &self.value], &x)?;
+        let factor = Factor::new(self.precision, &x)?;
+        let [q, k, v] = Linear::forward_all([&self.query, &self.key, &self.value], &factor)?;
         let settings = self.attention(cu_seqlens, dropout);
         let (context, log_sums) = attention::forward(settings, &q, &k, &v)?;
         let (y, rest) = self.after_attention(context, &x, dropout)?;
         let saved = Saved {
-            x,
+            x: factor,
             q,
             k,
             v,
@@ -160,14 +162,16 @@ impl Block {
         dropout: &BlockDropout,
     ) -> Result<(Tensor, SavedFirst)> {
         let first = rows::gather(&x, firsts(cu_seqlens))?;
-        let q = self.query.forward(&first)?;
-        let [k, v] = Linear::forward_all([&self.key, &self.value], &x)?;
+        let first_factor = Factor::from(first.clone());
+        let q = self.query.forward(&first_factor)?;
+        let factor = Factor::new(self.precision, &x)?;
+        let [k, v] = Linear::forward_all([&self.key, &self.value], &factor)?;
         let settings = self.attention(cu_seqlens, dropout);
         let (context, probabilities) = first_attention::forward(settings, &q, &k, &v)?;
         let (y, rest) = self.after_attention(context, &first, dropout)?;
         let saved = SavedFirst {
-            x,
-            first,
+            x: factor,
+            first: first_factor,
             q,
             k,
             v,
@@ -184,16 +188,17 @@ impl Block {
         x: &Tensor,
         dropout: &BlockDropout,
     ) -> Result<(Tensor, SavedRest)> {
-        let out = self.out.forward(&context)?;
+        let out = self.out.forward(&Factor::from(context.clone()))?;
         let (h, attention_norm) = self.attention_norm.forward(out, Some(x), None)?;
-        let (inner, activated) = self.lin1.forward_activated(&h, self.activation)?; // [N, F]
+        let factor = Factor::new(self.precision, &h)?;
+        let (inner, activated) = (self.lin1).forward_activated_factor(&factor, self.activation)?; // [N, F]
         let out = self.lin2.forward(&activated)?;
         let hidden = dropout.hidden.as_ref();
         let (y, output_norm) = self.output_norm.forward(out, Some(&h), hidden)?;
         let saved = SavedRest {
             context,
             attention_norm,
-            h,
+            h: factor,
             inner,
             activated,
             output_norm,
@@ -224,7 +229,7 @@ impl Block {
         let [dq, dk, dv] = attention::backward(settings, kept, &dcontext)?;
         let layers = [&self.query, &self.key, &self.value];
         let onto = InputGradient::Onto(&dx);
-        Linear::backward_all(layers, &s.x, [&dq, &dk, &dv], onto, gradients)
+        Linear::backward_all(layers, &s.x, [dq, dk, dv], onto, gradients)
     }
 
     /// As [`Self::backward`], from the gradient of the first tokens' output [B, D].
@@ -247,10 +252,10 @@ impl Block {
         };
         let [dq, dk, dv] = first_attention::backward(settings, kept, &dcontext)?;
         let onto = InputGradient::Onto(&dfirst);
-        let dfirst = self.query.backward_to(&s.first, &dq, onto, gradients)?;
+        let dfirst = self.query.backward_to(&s.first, dq, onto, gradients)?;
         let dx = rows::scatter(&dfirst, firsts(cu_seqlens), s.x.dims2()?.0)?;
         let onto = InputGradient::Onto(&dx);
-        Linear::backward_all([&self.key, &self.value], &s.x, [&dk, &dv], onto, gradients)
+        Linear::backward_all([&self.key, &self.value], &s.x, [dk, dv], onto, gradients)
     }
 
     /// The gradients of the context and, as far as it did not go through attention, of the input.
@@ -261,23 +266,21 @@ impl Block {
         dropout: &BlockDropout,
         gradients: &mut Gradients,
     ) -> Result<[Tensor; 2]> {
-        let s = saved;
+        let (s, precision) = (saved, self.precision);
+        let norm = &self.output_norm;
         let hidden = dropout.hidden.as_ref();
-        let dout = self
-            .output_norm
-            .backward(&s.output_norm, dy, hidden, gradients)?;
-        let dh = dout.residual;
-        let through = InputGradient::Through(self.activation, &s.inner);
-        let lin2 = &self.lin2;
-        let dinner = lin2.backward_to(&s.activated, &dout.x, through, gradients)?; // [N, F]
-        // Without dropout dout.x is dh's memory; it is read before dh is added to.
+        let (dh, dout) = norm.backward_to_map(precision, &s.output_norm, dy, hidden, gradients)?;
+        let (lin2, through) = (&self.lin2, (self.activation, &s.inner));
+        let dinner = lin2.backward_through(&s.activated, dout, through, gradients)?; // [N, F]
+        // In f32 without dropout dout was dh's memory; it is read before dh is added to.
         let onto = InputGradient::Onto(&dh);
-        self.lin1.backward_to(&s.h, &dinner, onto, gradients)?;
-        let dout = self
-            .attention_norm
-            .backward(&s.attention_norm, dh, None, gradients)?;
-        let dcontext = self.out.backward(&s.context, &dout.x, gradients)?;
-        Ok([dcontext, dout.residual])
+        self.lin1.backward_to(&s.h, dinner, onto, gradients)?;
+        let norm = &self.attention_norm;
+        let (dx, dout) = norm.backward_to_map(precision, &s.attention_norm, dh, None, gradients)?;
+        let dcontext = self
+            .out
+            .backward(&Factor::from(s.context), dout, gradients)?;
+        Ok([dcontext, dx])
     }
 }
 

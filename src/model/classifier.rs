@@ -11,6 +11,7 @@ use crate::cell::PackedBatch;
 use crate::kernels::activation::{self, Activation};
 use crate::kernels::cross_entropy;
 use crate::kernels::dropout::{self, Dropout};
+use crate::kernels::factor::Factor;
 use crate::parameters::{Gradients, ParameterSpec, Parameters};
 
 /// The model that is fine-tuned to classify cells.
@@ -25,9 +26,9 @@ pub struct GeneBertForSequenceClassification {
 }
 
 struct SavedHead {
-    first: Tensor,   // [B, D], the state of [CLS]
+    first: Factor,   // [B, D], the state of [CLS]
     inner: Tensor,   // [B, D], before ReLU
-    dropped: Tensor, // [B, D]
+    dropped: Factor, // [B, D]
     dropout: Option<Dropout>,
 }
 
@@ -146,7 +147,7 @@ impl GeneBertForSequenceClassification {
         };
         let (logits, head) = self.head(first, dropout)?;
         let (loss, dlogits) = cross_entropy::forward_backward(logits, labels, config.settings())?;
-        let dfirst = self.head_backward(head, &dlogits, gradients)?;
+        let dfirst = self.head_backward(head, dlogits, gradients)?;
         if let Some(saved) = saved {
             let encoder = &self.encoder;
             encoder.backward(batch, saved, dfirst, self.frozen, gradients)?;
@@ -157,10 +158,11 @@ impl GeneBertForSequenceClassification {
     /// The states of `[CLS]` [B, D] → logits.
     fn head(&self, first: Tensor, key: Option<DropoutKey>) -> Result<(Tensor, SavedHead)> {
         let dropout = Dropout::new(self.dropout, key, FIRST_HEAD_SITE);
+        let first = Factor::from(first);
         let (inner, activated) = self
             .pre_classifier
             .forward_activated(&first, Activation::Relu)?;
-        let dropped = dropout::apply(activated, dropout.as_ref())?;
+        let dropped = Factor::from(dropout::apply(activated, dropout.as_ref())?);
         let logits = self.classifier.forward(&dropped)?; // [B, classes]
         let saved = SavedHead {
             first,
@@ -175,7 +177,7 @@ impl GeneBertForSequenceClassification {
     fn head_backward(
         &self,
         saved: SavedHead,
-        dlogits: &Tensor,
+        dlogits: Tensor,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let ddropped = self
@@ -184,7 +186,7 @@ impl GeneBertForSequenceClassification {
         let dactivated = dropout::apply(ddropped, saved.dropout.as_ref())?;
         let dinner = activation::backward(Activation::Relu, &saved.inner, dactivated)?;
         self.pre_classifier
-            .backward(&saved.first, &dinner, gradients)
+            .backward(&saved.first, dinner, gradients)
     }
 }
 

@@ -3,10 +3,12 @@
 
 use candle_core::{Result, Tensor};
 
+use crate::buffers::Target;
 use crate::kernels::activation::Activation;
 use crate::kernels::dropout::Dropout;
+use crate::kernels::factor::Factor;
 use crate::kernels::layer_norm;
-use crate::kernels::linear::{self, InputGradient, Map, MapGradient};
+use crate::kernels::linear::{self, InputGradient, Map, MapGradient, OutputGradient};
 use crate::kernels::products::Precision;
 use crate::parameters::{Gradients, Init, Parameter, ParameterSpec, Parameters};
 
@@ -61,7 +63,7 @@ impl Linear {
     }
 
     /// [N, in] → [N, out]
-    pub(super) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(super) fn forward(&self, x: &Factor) -> Result<Tensor> {
         let [y] = linear::forward(self.precision, x, [self.map()])?;
         Ok(y)
     }
@@ -69,7 +71,7 @@ impl Linear {
     /// [N, in] through each of `layers` → [N, out] each.
     pub(super) fn forward_all<const N: usize>(
         layers: [&Self; N],
-        x: &Tensor,
+        x: &Factor,
     ) -> Result<[Tensor; N]> {
         let precision = layers
             .first()
@@ -80,17 +82,26 @@ impl Linear {
     /// [N, in] → [N, out] before and after an activation.
     pub(super) fn forward_activated(
         &self,
-        x: &Tensor,
+        x: &Factor,
         activation: Activation,
     ) -> Result<(Tensor, Tensor)> {
         linear::forward_activated(self.precision, x, self.map(), activation)
     }
 
+    /// As [`Linear::forward_activated`], for another linear map.
+    pub(super) fn forward_activated_factor(
+        &self,
+        x: &Factor,
+        activation: Activation,
+    ) -> Result<(Tensor, Factor)> {
+        linear::forward_activated_factor(self.precision, x, self.map(), activation)
+    }
+
     /// The gradient of x; those of weight and bias are left in `gradients`.
     pub(super) fn backward(
         &self,
-        x: &Tensor,
-        dy: &Tensor,
+        x: &Factor,
+        dy: impl Into<OutputGradient>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         self.backward_to(x, dy, InputGradient::New, gradients)
@@ -99,38 +110,63 @@ impl Linear {
     /// As [`Linear::backward`], with a say in what the gradient of x becomes.
     pub(super) fn backward_to(
         &self,
-        x: &Tensor,
-        dy: &Tensor,
+        x: &Factor,
+        dy: impl Into<OutputGradient>,
         to: InputGradient<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         Self::backward_all([self], x, [dy], to, gradients)
     }
 
+    /// As [`Linear::backward`], where x came out of `activation` at `pre`: the gradient of `pre`.
+    pub(super) fn backward_through(
+        &self,
+        x: &Factor,
+        dy: impl Into<OutputGradient>,
+        through: (Activation, &Tensor),
+        gradients: &mut Gradients,
+    ) -> Result<OutputGradient> {
+        let (dy, targets) = (dy.into(), self.targets(gradients)?);
+        let map = self.map_gradient(&dy, &targets);
+        linear::backward_through(self.precision, x, map, through)
+    }
+
     /// As [`Linear::backward_to`], of layers that had the same input.
     pub(super) fn backward_all<const N: usize>(
         layers: [&Self; N],
-        x: &Tensor,
-        dys: [&Tensor; N],
+        x: &Factor,
+        dys: [impl Into<OutputGradient>; N],
         to: InputGradient<'_>,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
-        let mut targets = Vec::with_capacity(N);
-        for layer in layers {
-            let weight = gradients.dense(layer.weight.index)?;
-            targets.push((weight, gradients.dense(layer.bias.index)?));
-        }
-        let maps = layers.iter().zip(dys).zip(&targets);
-        let maps = maps.map(|((layer, dy), (dweight, dbias))| MapGradient {
-            weight: &layer.weight.tensor,
-            dy,
-            dweight,
-            dbias,
-        });
+        let dys = dys.map(Into::into);
+        let targets = layers.iter().map(|layer| layer.targets(gradients));
+        let targets: Vec<[Target; 2]> = targets.collect::<Result<_>>()?;
+        let maps = layers.iter().zip(&dys).zip(&targets);
+        let maps = maps.map(|((layer, dy), targets)| layer.map_gradient(dy, targets));
         let precision = layers
             .first()
             .map_or(Precision::F32, |layer| layer.precision);
         linear::backward(precision, x, &maps.collect::<Vec<_>>(), to)
+    }
+
+    /// Where the gradients of weight and bias go.
+    fn targets(&self, gradients: &mut Gradients) -> Result<[Target; 2]> {
+        let weight = gradients.dense(self.weight.index)?;
+        Ok([weight, gradients.dense(self.bias.index)?])
+    }
+
+    fn map_gradient<'a>(
+        &'a self,
+        dy: &'a OutputGradient,
+        [dweight, dbias]: &'a [Target; 2],
+    ) -> MapGradient<'a> {
+        MapGradient {
+            weight: &self.weight.tensor,
+            dy,
+            dweight,
+            dbias,
+        }
     }
 }
 
@@ -187,6 +223,22 @@ impl LayerNorm {
         let dweight = gradients.dense(self.weight.index)?;
         let dbias = gradients.dense(self.bias.index)?;
         layer_norm::backward(&self.weight.tensor, saved, dy, dropout, &dweight, &dbias)
+    }
+
+    /// As [`LayerNorm::backward`], where x came out of a linear map.
+    pub(super) fn backward_to_map(
+        &self,
+        precision: Precision,
+        saved: &layer_norm::Saved,
+        dy: Tensor,
+        dropout: Option<&Dropout>,
+        gradients: &mut Gradients,
+    ) -> Result<(Tensor, OutputGradient)> {
+        let dweight = gradients.dense(self.weight.index)?;
+        let dbias = gradients.dense(self.bias.index)?;
+        let targets = [&dweight, &dbias];
+        let norm = (&self.weight.tensor, precision);
+        layer_norm::backward_to_map(norm, saved, dy, dropout, targets)
     }
 }
 

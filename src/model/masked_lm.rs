@@ -10,6 +10,7 @@ use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum};
 use crate::buffers::to_host;
 use crate::cell::PackedBatch;
 use crate::kernels::activation::{self, Activation};
+use crate::kernels::factor::Factor;
 use crate::kernels::{cross_entropy, layer_norm, rows};
 use crate::parameters::{Gradients, Init, ParameterSpec, Parameters};
 
@@ -23,10 +24,10 @@ pub struct GeneBertForMaskedLM {
 }
 
 struct SavedHead {
-    picked: Tensor, // [N, D]
+    picked: Factor, // [N, D]
     inner: Tensor,  // [N, D], before GELU
     norm: layer_norm::Saved,
-    normed: Tensor, // [N, D]
+    normed: Factor, // [N, D]
 }
 
 impl GeneBertForMaskedLM {
@@ -150,19 +151,20 @@ impl GeneBertForMaskedLM {
         let (logits, head) = self.head(batch, &hidden)?;
         let labels = tokens(batch);
         let (loss, dlogits) = cross_entropy::forward_backward(logits, &labels, config.settings())?;
-        let dhidden = self.head_backward(batch, head, &dlogits, gradients)?;
-        drop((hidden, dlogits));
+        let dhidden = self.head_backward(batch, head, dlogits, gradients)?;
+        drop(hidden);
         self.encoder
             .backward(batch, saved, dhidden, None, gradients)?;
         Ok(loss_sum(loss, batch))
     }
 
     fn head(&self, batch: &PackedBatch, hidden: &Tensor) -> Result<(Tensor, SavedHead)> {
-        let picked = rows::gather(hidden, &positions(batch))?; // [N, D]
+        let picked = Factor::from(rows::gather(hidden, &positions(batch))?); // [N, D]
         let (inner, activated) = self
             .transform
             .forward_activated(&picked, Activation::Gelu)?;
         let (normed, norm) = self.norm.forward(activated, None, None)?;
+        let normed = Factor::from(normed);
         let logits = self.projector.forward(&normed)?; // [N, V]
         let saved = SavedHead {
             picked,
@@ -178,13 +180,13 @@ impl GeneBertForMaskedLM {
         &self,
         batch: &PackedBatch,
         saved: SavedHead,
-        dlogits: &Tensor,
+        dlogits: Tensor,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let dnormed = self.projector.backward(&saved.normed, dlogits, gradients)?;
         let dactivated = self.norm.backward(&saved.norm, dnormed, None, gradients)?.x;
         let dinner = activation::backward(Activation::Gelu, &saved.inner, dactivated)?;
-        let dpicked = self.transform.backward(&saved.picked, &dinner, gradients)?;
+        let dpicked = self.transform.backward(&saved.picked, dinner, gradients)?;
         rows::scatter(&dpicked, &positions(batch), batch.num_tokens())
     }
 }

@@ -5,19 +5,20 @@
 //! |---|---|
 //! | weights, AdamW's moments | P, 2 P |
 //! | gradients | P without the tables, and min(T, rows) · D for each table |
-//! | kept for the backward pass | T · (2 D + L · (8 D + 2 F + H + 2)) |
-//! | the same with `recompute` | T · (2 D + L · D), and T · (7 D + 2 F + H + 2) for the block at hand |
+//! | kept for the backward pass | T · (2 D + L · (6 D + F + r (2 D + F) + H + 2)) |
+//! | the same with `recompute` | T · (2 D + L · D), and T · (5 D + F + r (2 D + F) + H + 2) for the block at hand |
 //! | head | N · (5 D + V) |
-//! | in use at a time, backward | T · max(D + F + p (D + 2 F), 2 D + F, 7 D + p · 7 D) |
-//! | evaluation, nothing kept | T · (3 D + 2 F + H) |
+//! | in use at a time, backward | T · max(2 D + r F + p (D + F), 7 D + p · 7 D) |
+//! | evaluation, nothing kept | T · (3 D + F + r F + H) |
 //! | writing a checkpoint | the moments once more as a file, and one tensor of them: 2 P + (V + G) · D |
 //!
-//! p is what the rounded form of a matrix takes, of what the matrix does: ½ in bf16, 0 in f32. A
+//! p is what the rounded form of a matrix takes, of what the matrix does: ½ in bf16, 0 in f32; r what
+//! remains of a matrix that only goes into products: ½ in bf16, 1 in f32. A
 //! step's peak is at the end of the forward pass or at the first block of the backward pass; with
 //! accumulation all gradients are there as well. That a classifier's last block takes less (only its
 //! keys and values are of all tokens) is not counted. The allocator's gaps add [`GAPS`].
 
-use super::GeneBertConfig;
+use super::{GeneBertConfig, Precision};
 
 const FLOAT: u64 = 4;
 /// What an allocator takes beyond what it is asked for, measured: a share of everything.
@@ -77,6 +78,14 @@ impl GeneBertConfig {
         (self.vocab_size + self.type_vocab_size) as u64 * self.hidden_size as u64
     }
 
+    /// What a matrix of so many floats takes that only goes into products.
+    fn rounded(&self, floats: u64) -> u64 {
+        match self.precision {
+            Precision::F32 => floats,
+            Precision::Bf16 => floats / 2,
+        }
+    }
+
     fn step_floats(&self, num_weights: u64, size: BatchSize) -> u64 {
         let (width, inner) = (self.hidden_size as u64, self.intermediate_size as u64);
         let (heads, blocks) = (
@@ -87,15 +96,18 @@ impl GeneBertConfig {
         let rows: u64 = tables.iter().map(|rows| size.tokens.min(*rows)).sum();
         let gradients = num_weights.saturating_sub(self.table_weights()) + rows * width;
         // Of one block: its input, and what else its backward pass needs.
-        let rest = 7 * width + 2 * inner + heads + 2;
+        let rest = 5 * width + inner + self.rounded(2 * width + inner) + heads + 2;
         let (kept, at_hand) = match self.recompute {
             false => (blocks * (width + rest), 0),
             true => (blocks * width, rest),
         };
         let kept = size.tokens * (2 * width + kept);
         let head = size.labels * (5 * width + self.vocab_size as u64);
-        let packed = |floats: u64| (self.precision.packed_share() * floats as f64) as u64;
-        let feed_forward = (2 * width + inner).max(width + inner + packed(width + 2 * inner));
+        let packed = |floats: u64| match self.precision {
+            Precision::F32 => 0,
+            Precision::Bf16 => floats / 2,
+        };
+        let feed_forward = 2 * width + self.rounded(inner) + packed(width + inner);
         let attention = 7 * width + packed(7 * width);
         let backward = size.tokens * (at_hand + feed_forward.max(attention));
         // The first block of the backward pass has its own gradients and the head's.
@@ -109,7 +121,7 @@ impl GeneBertConfig {
 
     fn evaluation_floats(&self, size: BatchSize) -> u64 {
         let (width, inner) = (self.hidden_size as u64, self.intermediate_size as u64);
-        let of_token = 3 * width + 2 * inner + self.num_attention_heads as u64;
+        let of_token = 3 * width + inner + self.rounded(inner) + self.num_attention_heads as u64;
         size.tokens * of_token + size.labels * (5 * width + 2 * self.vocab_size as u64)
     }
 }

@@ -103,7 +103,7 @@ impl Engine {
                         let at = to.start.add((i * SIDE + row) * to.stride + j * SIDE);
                         std::slice::from_raw_parts_mut(at, SIDE)
                     };
-                    put(1.0, sums, to.add, values);
+                    put(sums, to.add, values);
                 }
             }
         }
@@ -111,16 +111,14 @@ impl Engine {
 }
 
 vectorized! {
-    /// to = factor · from, or to += factor · from with `add`.
-    pub(super) fn put(factor: f32, from: &[f32], add: bool, to: &mut [f32]) {
+    /// to = from, or to += from with `add`.
+    pub(super) fn put(from: &[f32], add: bool, to: &mut [f32]) {
         if add {
             for (to, from) in to.iter_mut().zip(from) {
-                *to += factor * from;
+                *to += from;
             }
         } else {
-            for (to, from) in to.iter_mut().zip(from) {
-                *to = factor * from;
-            }
+            to.copy_from_slice(&from[..to.len()]);
         }
     }
 }

@@ -12,41 +12,41 @@
 mod amx;
 mod engine;
 mod packed;
+mod rows;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
 use std::ops::Range;
 
 use engine::{BLOCK, Block, Engine, Place, put};
-pub(super) use packed::{Packed, pack_beside};
+pub(super) use packed::{Packed, Packing, pack_beside};
+pub(super) use rows::Rows;
 
 use super::matrix::MatrixMut;
 
 /// Rows or columns of a tile.
 pub(super) const SIDE: usize = 16;
 /// Inner places of a tile.
-const DEPTH: usize = 32;
+pub(super) const DEPTH: usize = 32;
 
 /// 16 × 16 pairs of bf16; the first of a pair in the low half.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 #[repr(C, align(64))]
 pub(super) struct Tile([[u32; SIDE]; SIDE]);
 
-/// c = factor · a b, or c += factor · a b with `add`, for some tile rows of a and tile columns of
+/// c = a b, or c += a b with `add`, for some tile rows of a and tile columns of
 /// b, in the calling thread; c has the rows and columns of those.
 pub(super) fn multiply(
-    factor: f32,
     (a, rows): (&Packed, Range<usize>),
     (b, columns): (&Packed, Range<usize>),
     add: bool,
     c: &mut MatrixMut<'_>,
 ) {
-    multiply_with(Engine::best(), factor, (a, rows), (b, columns), add, c);
+    multiply_with(Engine::best(), (a, rows), (b, columns), add, c);
 }
 
 fn multiply_with(
     engine: Engine,
-    factor: f32,
     (a, rows): (&Packed, Range<usize>),
     (b, columns): (&Packed, Range<usize>),
     add: bool,
@@ -72,7 +72,7 @@ fn multiply_with(
         for j in columns.clone().step_by(2) {
             let right = pair(b, j, columns.end);
             let (row, column) = ((i - rows.start) * SIDE, (j - columns.start) * SIDE);
-            if factor == 1.0 && row + BLOCK <= c.rows && column + BLOCK <= c.columns {
+            if row + BLOCK <= c.rows && column + BLOCK <= c.columns {
                 // SAFETY: the whole block is within c, which is borrowed mutably.
                 unsafe {
                     let start = c.start.add(row * c.row_stride + column);
@@ -90,7 +90,7 @@ fn multiply_with(
             unsafe { engine.compute(left, right, to) };
             for (at, from) in (row..c.rows).zip(&block.0) {
                 let columns = column..c.columns.min(column + BLOCK);
-                put(factor, from, add, c.row_mut(at, columns));
+                put(from, add, c.row_mut(at, columns));
             }
         }
     }
@@ -166,12 +166,12 @@ mod tests {
                 let mut c = start.clone();
                 let mut to = MatrixMut::new(&mut c, m, n, n);
                 let (rows, columns) = (left.all(), right.all());
-                multiply_with(engine, 0.5, (&left, rows), (&right, columns), true, &mut to);
+                multiply_with(engine, (&left, rows), (&right, columns), true, &mut to);
                 for (i, found) in c.iter().enumerate() {
                     let terms = (0..k).map(|p| {
                         f64::from(rounded(a[i / n * k + p])) * f64::from(rounded(b[p * n + i % n]))
                     });
-                    let expected = f64::from(start[i]) + 0.5 * terms.sum::<f64>();
+                    let expected = f64::from(start[i]) + terms.sum::<f64>();
                     let error = (f64::from(*found) - expected).abs();
                     assert!(
                         error < 1e-5,

@@ -18,10 +18,13 @@ pub(super) enum Role {
 }
 
 /// One side of a product, in tiles.
+#[derive(Debug)]
 pub(in crate::kernels) struct Packed {
-    tiles: Vec<Tile>,
+    pub(super) tiles: Vec<Tile>,
     /// Rows of a left side, columns of a right one.
-    pub(super) length: usize,
+    pub(in crate::kernels) length: usize,
+    /// Places of the inner side.
+    pub(in crate::kernels) inner: usize,
     /// Tiles along the inner side.
     pub(super) depth: usize,
 }
@@ -29,12 +32,30 @@ pub(in crate::kernels) struct Packed {
 impl Packed {
     /// The left side of a product, packed in the calling thread.
     pub(in crate::kernels) fn left_here(a: Matrix<'_>) -> Self {
-        Packing::new(a, Role::Left).here()
+        Packing::left(a).here()
     }
 
     /// The right side of a product, packed in the calling thread.
     pub(in crate::kernels) fn right_here(b: Matrix<'_>) -> Self {
-        Packing::new(b.transposed(), Role::Right).here()
+        Packing::right(b).here()
+    }
+
+    /// The values of a left side, row by row.
+    #[cfg(test)]
+    pub(in crate::kernels) fn values(&self) -> Vec<f32> {
+        let value = |row: usize, column: usize| {
+            let tile = &self.tiles_at(row / SIDE)[column / DEPTH];
+            let pair = tile.0[row % SIDE][column % DEPTH / 2];
+            f32::from_bits(if column.is_multiple_of(2) {
+                pair << 16
+            } else {
+                pair & 0xFFFF_0000
+            })
+        };
+        let places = 0..self.length * self.inner;
+        places
+            .map(|i| value(i / self.inner, i % self.inner))
+            .collect()
     }
 
     /// All its rows or columns of tiles.
@@ -47,17 +68,11 @@ impl Packed {
     }
 }
 
-/// Packs left and right sides, all in one pass of all threads, which does `others` (a number of
-/// tasks) on the way.
+/// Packs sides, all in one pass of all threads, which does `others` (a number of tasks) on the way.
 pub(in crate::kernels) fn pack_beside(
-    (left, right): (&[Matrix<'_>], &[Matrix<'_>]),
+    sides: Vec<Packing<'_>>,
     (num_others, other): (usize, &(dyn Fn(usize) + Sync)),
-) -> (Vec<Packed>, Vec<Packed>) {
-    let lefts = left.iter().map(|a| Packing::new(*a, Role::Left));
-    let rights = right
-        .iter()
-        .map(|b| Packing::new(b.transposed(), Role::Right));
-    let sides: Vec<Packing<'_>> = lefts.chain(rights).collect();
+) -> Vec<Packed> {
     let mut ends = Vec::with_capacity(sides.len());
     let mut end = num_others;
     for side in &sides {
@@ -76,38 +91,69 @@ pub(in crate::kernels) fn pack_beside(
         unsafe { sides[side].act(task - first) };
     });
     // SAFETY: all tasks are done.
-    let mut packed: Vec<Packed> = (sides.into_iter().map(|side| unsafe { side.done() })).collect();
-    let rights = packed.split_off(left.len());
-    (packed, rights)
+    (sides.into_iter().map(|side| unsafe { side.done() })).collect()
 }
 
-/// A side while it is packed. Rows of the matrix are rows or columns of the product, columns its
-/// inner side. A task is a row of tiles or a column of them, whichever reads on in memory.
-struct Packing<'a> {
-    m: Matrix<'a>,
+/// What a side is made of. Rows are rows or columns of the product, columns its inner side.
+#[derive(Clone, Copy)]
+enum Origin<'a> {
+    Values(Matrix<'a>),
+    /// The transpose of what these tiles hold as a left side.
+    Turned(&'a Packed),
+}
+
+/// A side while it is packed. A task is a row of tiles or a column of them, whichever reads on in
+/// memory.
+pub(in crate::kernels) struct Packing<'a> {
+    origin: Origin<'a>,
     role: Role,
     tiles: Vec<Tile>,
     room: Room,
+    length: usize,
+    inner: usize,
     height: usize,
     depth: usize,
 }
 
 impl<'a> Packing<'a> {
-    fn new(m: Matrix<'a>, role: Role) -> Self {
-        let (height, depth) = (m.rows.div_ceil(SIDE), m.columns.div_ceil(DEPTH));
+    /// The left side `a`.
+    pub(in crate::kernels) fn left(a: Matrix<'a>) -> Self {
+        Self::new(Origin::Values(a), Role::Left, (a.rows, a.columns))
+    }
+
+    /// The right side `b`.
+    pub(in crate::kernels) fn right(b: Matrix<'a>) -> Self {
+        let b = b.transposed();
+        Self::new(Origin::Values(b), Role::Right, (b.rows, b.columns))
+    }
+
+    /// aᵀ as a left side, of a as one.
+    pub(in crate::kernels) fn left_of_turned(a: &'a Packed) -> Self {
+        Self::new(Origin::Turned(a), Role::Left, (a.inner, a.length))
+    }
+
+    /// a as a right side, of a as a left one.
+    pub(in crate::kernels) fn right_of_left(a: &'a Packed) -> Self {
+        Self::new(Origin::Turned(a), Role::Right, (a.inner, a.length))
+    }
+
+    fn new(origin: Origin<'a>, role: Role, (length, inner): (usize, usize)) -> Self {
+        let (height, depth) = (length.div_ceil(SIDE), inner.div_ceil(DEPTH));
         let mut tiles = Vec::with_capacity(height * depth);
         Self {
-            m,
+            origin,
             role,
             room: Room(tiles.as_mut_ptr()),
             tiles,
+            length,
+            inner,
             height,
             depth,
         }
     }
 
     fn by_rows(&self) -> bool {
-        self.m.column_stride == 1
+        matches!(self.origin, Origin::Values(m) if m.column_stride == 1)
     }
 
     fn num_tasks(&self) -> usize {
@@ -123,13 +169,40 @@ impl<'a> Packing<'a> {
     /// # Safety
     /// It is below [`Packing::num_tasks`], and nobody else does it.
     unsafe fn act(&self, task: usize) {
+        let m = match self.origin {
+            Origin::Values(m) => m,
+            // SAFETY: the caller's promise.
+            Origin::Turned(from) => return unsafe { self.turn(from, task) },
+        };
         let by_rows = self.by_rows();
         let steps = if by_rows { self.depth } else { self.height };
         for step in 0..steps {
             let (row, column) = if by_rows { (task, step) } else { (step, task) };
             // SAFETY: within the room, and no other task has this tile.
             let to = unsafe { self.room.place(row * self.depth + column) };
-            pack(self.m, self.role, row * SIDE, column * DEPTH, to);
+            pack(m, self.role, row * SIDE, column * DEPTH, to);
+        }
+    }
+
+    /// Column `task` of the tiles: two rows of tiles of the left side that it is made of.
+    ///
+    /// # Safety
+    /// As for [`Packing::act`].
+    unsafe fn turn(&self, from: &Packed, task: usize) {
+        static ZEROS: Tile = Tile([[0; SIDE]; SIDE]);
+        let upper = from.tiles_at(2 * task);
+        let lower = match 2 * task + 1 < from.length.div_ceil(SIDE) {
+            true => from.tiles_at(2 * task + 1),
+            false => &[],
+        };
+        for (column, upper) in upper.iter().enumerate() {
+            let pair = [upper, lower.get(column).unwrap_or(&ZEROS)];
+            let rows = 2 * column..self.height.min(2 * column + 2);
+            for (half, row) in rows.enumerate() {
+                // SAFETY: within the room, and no other task has this tile.
+                let to = unsafe { self.room.place(row * self.depth + task) };
+                turn(pair, half, self.role, to);
+            }
         }
     }
 
@@ -142,7 +215,8 @@ impl<'a> Packing<'a> {
         unsafe { self.tiles.set_len(self.height * self.depth) };
         Packed {
             tiles: self.tiles,
-            length: self.m.rows,
+            length: self.length,
+            inner: self.inner,
             depth: self.depth,
         }
     }
@@ -158,7 +232,7 @@ impl<'a> Packing<'a> {
 }
 
 /// Room for tiles that several threads fill, each its own.
-struct Room(*mut Tile);
+pub(super) struct Room(pub(super) *mut Tile);
 
 // SAFETY: `place` is only used for tiles that one thread has alone.
 unsafe impl Sync for Room {}
@@ -173,6 +247,23 @@ impl Room {
         // SAFETY: the caller's promise.
         unsafe { &mut *self.0.add(index).cast() }
     }
+}
+
+/// One half (of columns) of two tiles of a left side, one below the other, as a tile of its
+/// transpose: inner places are rows.
+fn turn(pair: [&Tile; 2], half: usize, role: Role, to: &mut MaybeUninit<Tile>) {
+    #[cfg(target_arch = "x86_64")]
+    if Engine::best() != Engine::Plain {
+        // SAFETY: the other engines are only made where the machine has these instructions.
+        unsafe { super::x86::turn(pair, half, role, to) };
+        return;
+    }
+    let mut tile = Tile([[0; SIDE]; SIDE]);
+    turn_half(pair, half, &mut tile);
+    if role == Role::Left {
+        transpose(&mut tile);
+    }
+    to.write(tile);
 }
 
 /// The tile whose first element is (`row`, `column`) of m: rows are rows or columns of the product,
@@ -212,6 +303,22 @@ pub(super) fn round(x: f32) -> u32 {
         bits >> 16 | 0x40
     } else {
         rounded
+    }
+}
+
+vectorized! {
+    /// Rows become pairs, half of the columns of them.
+    fn turn_half(pair: [&Tile; 2], half: usize, to: &mut Tile) {
+        for (p, to) in to.0.iter_mut().enumerate() {
+            let from = &pair[p / (SIDE / 2)].0;
+            let (first, second) = (&from[2 * p % SIDE], &from[2 * p % SIDE + 1]);
+            let columns = half * SIDE / 2..(half + 1) * SIDE / 2;
+            for (i, column) in columns.enumerate() {
+                let (first, second) = (first[column], second[column]);
+                to[2 * i] = first & 0xFFFF | second << 16;
+                to[2 * i + 1] = first >> 16 | second & 0xFFFF_0000;
+            }
+        }
     }
 }
 

@@ -137,27 +137,22 @@ pub(in crate::kernels) fn linear_backward(
     let gpu = Gpu::of(x)?;
     let (dx, mut add) = match to {
         InputGradient::Onto(dx) => (dx.clone(), true),
-        InputGradient::New | InputGradient::Through(..) => {
-            (gpu.fresh(x.shape(), x.dtype())?, false)
-        }
+        InputGradient::New => (gpu.fresh(x.shape(), x.dtype())?, false),
     };
     for map in maps {
-        bias_gradient(&gpu, map.dy, map.dbias)?;
+        let dy = map.dy.tensor()?;
+        bias_gradient(&gpu, dy, map.dbias)?;
         let dweight = map.dweight;
         multiply(
             &gpu,
-            turned(map.dy),
+            turned(dy),
             as_it_lies(x),
             &dweight.tensor,
             dweight.add,
         )?;
         let weight = map.weight.to_dtype(x.dtype())?;
-        multiply(&gpu, as_it_lies(map.dy), as_it_lies(&weight), &dx, add)?;
+        multiply(&gpu, as_it_lies(dy), as_it_lies(&weight), &dx, add)?;
         add = true;
-    }
-    match to {
-        InputGradient::Through(activation, pre) => activation_backward(activation, pre, &dx)?,
-        InputGradient::New | InputGradient::Onto(_) => {}
     }
     Ok(dx)
 }

@@ -16,8 +16,9 @@ use crate::kernels::attention::{self, Saved, Settings};
 use crate::kernels::cross_entropy::{self, Spread};
 use crate::kernels::dropout::{self, Dropout, DropoutKey};
 use crate::kernels::embedding::{self, Tables};
+use crate::kernels::factor::Factor;
 use crate::kernels::layer_norm::{self, Norm};
-use crate::kernels::linear::{self, InputGradient, Map, MapGradient};
+use crate::kernels::linear::{self, InputGradient, Map, MapGradient, OutputGradient};
 use crate::kernels::products::Precision;
 use crate::kernels::testing::{Random, target, wide};
 use crate::kernels::{device, grad_norm, rows};
@@ -179,18 +180,22 @@ fn linear_maps_agree() {
                 bias: &bias[at],
             };
             let precision = Precision::F32;
+            let x_at = Factor::from(x[at].clone());
             let (inner, activated) =
-                linear::forward_activated(precision, &x[at], map, Activation::Gelu).unwrap();
-            let [plain] = linear::forward(precision, &x[at], [map]).unwrap();
+                linear::forward_activated(precision, &x_at, map, Activation::Gelu).unwrap();
+            let [plain] = linear::forward(precision, &x_at, [map]).unwrap();
+            let dy = OutputGradient::from(dy[at].clone());
             let maps = [MapGradient {
                 weight: &weight[at],
-                dy: &dy[at],
+                dy: &dy,
                 dweight: &dweight[at],
                 dbias: &dbias[at],
             }];
             let back =
-                |to: InputGradient<'_>| linear::backward(precision, &x[at], &maps, to).unwrap();
-            let through = back(InputGradient::Through(Activation::Gelu, &pre[at]));
+                |to: InputGradient<'_>| linear::backward(precision, &x_at, &maps, to).unwrap();
+            let through = (Activation::Gelu, &pre[at]);
+            let through = linear::backward_through(precision, &x_at, maps[0], through).unwrap();
+            let through = through.to_tensor().unwrap();
             let onto_copy = onto[at].copy().unwrap();
             let added = back(InputGradient::Onto(&onto_copy));
             let new = back(InputGradient::New);
@@ -251,7 +256,7 @@ fn attention_agrees() {
                         log_sums: &log_sums,
                     };
                     let back = attention::backward(settings, saved, &dcontext[at]);
-                    let [dq, dk, dv] = back.unwrap();
+                    let [dq, dk, dv] = back.unwrap().map(|dx| dx.to_tensor().unwrap());
                     [context, log_sums, dq, dk, dv]
                 };
                 let (once, again) = (run(), run());

@@ -1,6 +1,7 @@
 //! Linear maps and their gradients against sums in f64, finite differences and one another.
 #![allow(clippy::unwrap_used)]
 use super::*;
+use crate::buffers::Target;
 use crate::kernels::testing::{
     Random, assert_close, inner, same_for_any_threads, slopes, target, wide,
 };
@@ -14,7 +15,11 @@ fn reference(x: &[f64], w: &[f64], b: &[f64], i: usize) -> Vec<f64> {
 }
 
 fn through(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let [y] = forward(Precision::F32, x, [Map { weight, bias }])?;
+    let [y] = forward(
+        Precision::F32,
+        &Factor::from(x.clone()),
+        [Map { weight, bias }],
+    )?;
     Ok(y)
 }
 
@@ -26,11 +31,11 @@ fn back(
 ) -> Tensor {
     let map = MapGradient {
         weight,
-        dy,
+        dy: &OutputGradient::from(dy.clone()),
         dweight,
         dbias,
     };
-    backward(Precision::F32, x, &[map], to).unwrap()
+    backward(Precision::F32, &Factor::from(x.clone()), &[map], to).unwrap()
 }
 
 #[test]
@@ -126,17 +131,25 @@ fn together_is_as_one_by_one() {
         weight: &weights[i],
         bias: &biases[i],
     });
-    let ys = forward(Precision::F32, &x, maps).unwrap();
+    let x_factor = &Factor::from(x.clone());
+    let ys = forward(Precision::F32, x_factor, maps).unwrap();
     let targets = [(); 3].map(|()| (target(&[18, 20], 2.0), target(&[18], 0.0)));
+    let outputs = dys.clone().map(OutputGradient::from);
     let gradients = [0, 1, 2].map(|i| MapGradient {
         weight: &weights[i],
-        dy: &dys[i],
+        dy: &outputs[i],
         dweight: &targets[i].0,
         dbias: &targets[i].1,
     });
     let onto = random.tensor(&[37, 20]);
     let mut expected = wide(&onto);
-    let found = backward(Precision::F32, &x, &gradients, InputGradient::Onto(&onto)).unwrap();
+    let found = backward(
+        Precision::F32,
+        x_factor,
+        &gradients,
+        InputGradient::Onto(&onto),
+    )
+    .unwrap();
     for i in 0..3 {
         let y = through(&x, &weights[i], &biases[i]).unwrap();
         assert_eq!(wide(&ys[i]), wide(&y));
@@ -153,7 +166,7 @@ fn together_is_as_one_by_one() {
     }
     assert_close("dx", &wide(&found), &expected);
     let gelu = Activation::Gelu;
-    let (pre, after) = forward_activated(Precision::F32, &x, maps[0], gelu).unwrap();
+    let (pre, after) = forward_activated(Precision::F32, x_factor, maps[0], gelu).unwrap();
     assert_eq!(wide(&pre), wide(&ys[0]));
     let mut separate = vec![0.0; pre.elem_count()];
     gelu.apply(&read::<f32>(&pre).unwrap(), &mut separate);
@@ -162,10 +175,10 @@ fn together_is_as_one_by_one() {
     let sides = [&dys[0], &x, &weights[0]];
     let dx = back(sides, &dw, &db, InputGradient::New);
     let before = random.tensor(&[37, 20]);
-    let through = InputGradient::Through(gelu, &before);
-    let found = back(sides, &dw, &db, through);
+    let through = (gelu, &before);
+    let found = backward_through(Precision::F32, x_factor, gradients[0], through).unwrap();
     let separate = crate::kernels::activation::backward(gelu, &before, dx).unwrap();
-    assert_eq!(wide(&found), wide(&separate));
+    assert_eq!(wide(found.rows.tensor().unwrap()), wide(&separate));
 }
 
 /// bf16 has 8 bits: each factor is off by one part in 256 at most.
@@ -177,7 +190,8 @@ fn bf16_is_near_f32() {
         random.tensor(&[50, 40]),
         random.tensor(&[50]),
     );
-    let dy = random.tensor(&[70, 50]);
+    let x = Factor::from(x);
+    let dy = OutputGradient::from(random.tensor(&[70, 50]));
     let run = |precision| {
         let map = Map {
             weight: &weight,
@@ -209,7 +223,8 @@ fn threads_do_not_matter() {
         random.tensor(&[130, 65]),
         random.tensor(&[130]),
     );
-    let dy = random.tensor(&[701, 130]);
+    let x = Factor::from(x);
+    let dy = OutputGradient::from(random.tensor(&[701, 130]));
     for precision in [Precision::F32, Precision::Bf16] {
         same_for_any_threads(|| {
             let (dweight, dbias) = (&target(&[130, 65], 0.0), &target(&[130], 0.0));
@@ -226,6 +241,90 @@ fn threads_do_not_matter() {
             };
             let dx = backward(precision, &x, &[map], InputGradient::New).unwrap();
             vec![y, dx, dweight.tensor.clone(), dbias.tensor.clone()]
+        });
+    }
+}
+
+/// A feed-forward part and its way back in bf16: rows that were rounded where they were made, against
+/// rows that every product rounds for itself. The same numbers go into the products.
+#[test]
+fn rounded_early_is_as_rounded_late() {
+    for [n, d, f] in [
+        [70, 40, 130],
+        [33, 64, 32],
+        [1, 3, 5],
+        [17, 16, 48],
+        [129, 100, 257],
+    ] {
+        let mut random = Random::new((n + d + f) as u64);
+        let [x, dy, pre] = [[n, d], [n, d], [n, f]].map(|shape| random.tensor(&shape));
+        let [first, second] = [[f, d], [d, f]].map(|shape| random.tensor(&shape));
+        let biases = [f, d].map(|width| random.tensor(&[width]));
+        let gelu = Activation::Gelu;
+        let precision = Precision::Bf16;
+        let run = |early: bool| {
+            let maps = [&first, &second].into_iter().zip(&biases);
+            let maps: Vec<Map<'_>> = maps.map(|(weight, bias)| Map { weight, bias }).collect();
+            let rows = match early {
+                true => Factor::new(precision, &x).unwrap(),
+                false => Factor::from(x.clone()),
+            };
+            let (inner, activated) = match early {
+                true => forward_activated_factor(precision, &rows, maps[0], gelu).unwrap(),
+                false => {
+                    let (inner, after) =
+                        forward_activated(precision, &rows, maps[0], gelu).unwrap();
+                    (inner, Factor::from(after))
+                }
+            };
+            let [y] = forward(precision, &activated, [maps[1]]).unwrap();
+            let targets = [[f, d], [d, f]].map(|shape| target(&shape, 1.0));
+            let sums = [f, d].map(|width| target(&[width], 1.0));
+            let gradient = |i: usize, dy| MapGradient {
+                weight: maps[i].weight,
+                dy,
+                dweight: &targets[i],
+                dbias: &sums[i],
+            };
+            let (dy, through) = (OutputGradient::from(dy.clone()), (gelu, &pre));
+            let second = gradient(1, &dy);
+            let dinner = match early {
+                true => backward_through(precision, &activated, second, through).unwrap(),
+                false => {
+                    let dx = backward(precision, &activated, &[second], InputGradient::New);
+                    let dx = crate::kernels::activation::backward(gelu, &pre, dx.unwrap());
+                    OutputGradient::from(dx.unwrap())
+                }
+            };
+            let first = gradient(0, &dinner);
+            let dx = backward(precision, &rows, &[first], InputGradient::New).unwrap();
+            let [first, second] = targets.map(|target| target.tensor);
+            let sums = sums.map(|target| wide(&target.tensor));
+            ([y, inner, dx, first, second].map(|t| wide(&t)), sums)
+        };
+        let (early, late) = (run(true), run(false));
+        assert_eq!(early.0, late.0, "{n} {d} {f}");
+        for (early, late) in early.1.iter().zip(&late.1) {
+            assert_close("sums", early, late);
+        }
+        same_for_any_threads(|| {
+            let map = Map {
+                weight: &first,
+                bias: &biases[0],
+            };
+            let rows = Factor::new(precision, &x).unwrap();
+            let (inner, after) = forward_activated_factor(precision, &rows, map, gelu).unwrap();
+            let (dw, db) = (target(&[d, f], 0.0), target(&[d], 0.0));
+            let dy = OutputGradient::from(dy.clone());
+            let map = MapGradient {
+                weight: &second,
+                dy: &dy,
+                dweight: &dw,
+                dbias: &db,
+            };
+            let dinner = backward_through(precision, &after, map, (gelu, &pre)).unwrap();
+            let sums = from_vec(dinner.sums.unwrap(), f).unwrap();
+            vec![inner, dw.tensor, db.tensor, sums]
         });
     }
 }
