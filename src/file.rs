@@ -4,6 +4,7 @@
 //! for a file, [`StagedFile`] for one too large to hold in memory, [`StagedDir`] for a folder (a
 //! checkpoint). All write a hidden sibling, flush it to the disk and rename it; what a killed
 //! process left behind is cleared by [`recover`].
+//! [`Spool`] keeps numbers on the disk that are too many for memory.
 //! [`expand_paths`] turns the patterns of a command line (`x_{0..43}.h5ad`, `{a,b}`, globs) into
 //! files. Knows no format but JSON, tables and text.
 //!
@@ -13,6 +14,7 @@
 mod atomic;
 mod patterns;
 mod positioned;
+mod spool;
 mod table;
 
 use std::io;
@@ -24,6 +26,7 @@ pub use atomic::{StagedDir, StagedFile, create_parent, put_in_place, recover};
 pub use atomic::{write_atomic, write_synced};
 pub use patterns::expand_paths;
 pub use positioned::{read_exact_at, write_all_at};
+pub use spool::Spool;
 pub use table::{TableWriter, read_table};
 
 /// What can go wrong with a path.

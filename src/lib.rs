@@ -8,10 +8,10 @@
 //! | 0 | [`cell`] ∘ | the nouns that cross rooms: [`cell::CellSource`], [`cell::TokenizedCell`], [`cell::PackedBatch`] |
 //! | 0 | [`rng`] ∘ | every random stream, derived from (seed, stream, epoch, id) |
 //! | 0 | [`file`](mod@file) ∘ | read and write whose errors name the path; atomic files and folders; path patterns |
-//! | 0 | [`metrics`] ∘ | how good predictions and clusters are, from numbers alone |
 //! | 0 | [`numbers`] ∘ | numbers as they lie in files: widths, byte orders, half precision |
 //! | 0 | [`page`] ∘ | pieces of self-contained HTML pages: style, tables, charts |
 //! | 0 | [`buffers`] | read and write views of candle tensors |
+//! | 1 | [`metrics`] ∘ | how good predictions and clusters are, from numbers alone |
 //! | 1 | [`h5ad`] ∘ | AnnData files of any encoding: row blocks and obs columns; knows no tokens |
 //! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
 //! | 1 | [`store`] ∘ | the other cell sources behind [`cell::CellSource`] |

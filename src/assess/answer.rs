@@ -123,7 +123,7 @@ fn masked(
     let collected = evaluator.collect(model, &mut seen)?;
     let nothing = unanswered(subject, &evaluator, &collected.columns)?;
     ensure!(
-        !collected.columns.is_empty() || collected.genes.figures().is_some(),
+        !collected.columns.is_empty() || !collected.genes.predictions.is_empty(),
         "there is nothing to evaluate: {}\nhint: name files with values that the model was trained \
          with; `gene-bert info` lists those of a file",
         nothing.join("; ")
@@ -302,7 +302,7 @@ fn classifier(
     let (cells, predictions) = held_out.collect(model, &mut seen)?;
     Ok(Answered {
         num_cells: predictions.len(),
-        eval_loss: Some(predictions.figures().log_loss),
+        eval_loss: Some(predictions.log_loss()),
         genes: None,
         columns: vec![Found {
             category: category.clone(),

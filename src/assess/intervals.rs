@@ -3,12 +3,13 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
 use rand::Rng;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use super::units::Units;
-use crate::metrics::{Predictions, Resampler};
+use crate::metrics::{Figures, Predictions, Resampler};
 use crate::rng::{self, Stream};
 use crate::train::answers::GenesOfCell;
 
@@ -30,21 +31,25 @@ pub(super) struct Bootstrap {
 
 impl Bootstrap {
     /// The interval of every figure of the predictions for `cells`; empty where none is asked for.
+    ///
+    /// # Errors
+    /// Probabilities that went to the disk cannot be read.
     pub(super) fn of_predictions(
         &self,
         cells: &[u64],
         predictions: &Predictions,
-    ) -> BTreeMap<String, Interval> {
+    ) -> Result<BTreeMap<String, Interval>> {
         if self.num_resamples == 0 || cells.is_empty() {
-            return BTreeMap::new();
+            return Ok(BTreeMap::new());
         }
+        let drawn = Drawn::new(self, cells);
         let ready = Resampler::new(predictions);
-        let found = self.each(cells, |weights| {
-            let figures = ready.figures(weights);
+        let found = ready.each(self.num_resamples, |number| drawn.weights(number))?;
+        let named = |figures: &Figures| {
             let named = figures.named().chain([("log_loss", figures.log_loss)]);
             named.collect::<Vec<_>>()
-        });
-        summed_up(found)
+        };
+        Ok(summed_up(found.iter().map(named).collect()))
     }
 
     /// Those of the accuracy of masked genes, and of its baseline.
@@ -53,9 +58,11 @@ impl Bootstrap {
             return BTreeMap::new();
         }
         let cells: Vec<u64> = genes.iter().map(|of| of.cell).collect();
-        let found = self.each(&cells, |weights| {
+        let drawn = Drawn::new(self, &cells);
+        let accuracies = |number: u64| {
+            let weights = drawn.weights(number);
             let sum = |of: fn(&GenesOfCell) -> u64| {
-                let weighted = genes.iter().zip(weights);
+                let weighted = genes.iter().zip(&weights);
                 let weighted = weighted.map(|(cell, &w)| of(cell) * u64::from(w));
                 weighted.sum::<u64>() as f64
             };
@@ -64,30 +71,41 @@ impl Bootstrap {
                 ("accuracy", sum(|cell| cell.right) / all),
                 ("mode_accuracy", sum(|cell| cell.right_by_mode) / all),
             ]
-        });
-        summed_up(found)
+        };
+        let numbers = (0..self.num_resamples).into_par_iter();
+        summed_up(numbers.map(accuracies).collect())
     }
+}
 
-    /// `figures` of every resample, in order.
-    fn each<T: Send>(&self, cells: &[u64], figures: impl Fn(&[u32]) -> T + Sync) -> Vec<T> {
-        let unit_of: Vec<u32> = match &self.units {
+/// What is drawn: the cells, or the groups that they are in.
+struct Drawn {
+    seed: u64,
+    unit_of: Vec<u32>,
+    num_units: u32,
+}
+
+impl Drawn {
+    fn new(bootstrap: &Bootstrap, cells: &[u64]) -> Self {
+        let unit_of: Vec<u32> = match &bootstrap.units {
             None => (0..cells.len() as u32).collect(),
             Some(units) => renumbered(cells.iter().map(|&cell| units.of_cell[cell as usize])),
         };
-        let num_units = unit_of.iter().max().map_or(0, |&last| last + 1);
-        let resample = |number: u64| {
-            let mut rng = rng::stream(self.seed, Stream::Bootstrap, 0, number);
-            let mut times = vec![0u32; num_units as usize];
-            for _ in 0..num_units {
-                times[rng.random_range(0..num_units) as usize] += 1;
-            }
-            let weights: Vec<u32> = unit_of.iter().map(|&unit| times[unit as usize]).collect();
-            figures(&weights)
-        };
-        (0..self.num_resamples)
-            .into_par_iter()
-            .map(resample)
-            .collect()
+        Self {
+            seed: bootstrap.seed,
+            num_units: unit_of.iter().max().map_or(0, |&last| last + 1),
+            unit_of,
+        }
+    }
+
+    /// How often each cell is in a resample.
+    fn weights(&self, number: u64) -> Vec<u32> {
+        let mut rng = rng::stream(self.seed, Stream::Bootstrap, 0, number);
+        let mut times = vec![0u32; self.num_units as usize];
+        for _ in 0..self.num_units {
+            times[rng.random_range(0..self.num_units) as usize] += 1;
+        }
+        let units = self.unit_of.iter();
+        units.map(|&unit| times[unit as usize]).collect()
     }
 }
 
@@ -124,6 +142,7 @@ fn quantile(values: &[f64], share: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     fn predictions(num_cells: u64) -> (Vec<u64>, Predictions) {
@@ -131,10 +150,9 @@ mod tests {
         for cell in 0..num_cells {
             // Right in four of five cells.
             let p = if cell % 5 == 0 { 0.1 } else { 0.9 };
-            predictions.add(
-                (cell % 2) as usize,
-                &[[p, 1.0 - p], [1.0 - p, p]][(cell % 2) as usize],
-            );
+            let truth = (cell % 2) as usize;
+            let rows = [[p, 1.0 - p], [1.0 - p, p]];
+            predictions.add(truth, &rows[truth]).unwrap();
         }
         ((0..num_cells).collect(), predictions)
     }
@@ -147,21 +165,27 @@ mod tests {
             num_resamples: 1000,
             units,
         };
-        let found = bootstrap(None).of_predictions(&cells, &predictions);
+        let found = bootstrap(None)
+            .of_predictions(&cells, &predictions)
+            .unwrap();
         let Interval { low, high } = found["accuracy"];
         // 0.8 ± 1.96 · sqrt(0.8 · 0.2 / 400)
         assert!(
             (low - 0.7608).abs() < 0.008 && (high - 0.8392).abs() < 0.008,
             "{low} {high}"
         );
-        let again = bootstrap(None).of_predictions(&cells, &predictions);
+        let again = bootstrap(None)
+            .of_predictions(&cells, &predictions)
+            .unwrap();
         assert_eq!(found, again);
         // Groups in which all cells are right, or none, leave a far wider one.
         let units = Units {
             names: Vec::new(),
             of_cell: cells.iter().map(|cell| (cell % 5) as u32 * 3).collect(),
         };
-        let by_donor = bootstrap(Some(units)).of_predictions(&cells, &predictions);
+        let by_donor = bootstrap(Some(units))
+            .of_predictions(&cells, &predictions)
+            .unwrap();
         let Interval { low, high } = by_donor["accuracy"];
         assert_eq!((low <= 0.41, high), (true, 1.0));
     }

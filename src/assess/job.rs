@@ -89,7 +89,7 @@ pub fn assess(
     let columns = answered.columns.iter().zip(&simple);
     let columns = columns
         .map(|(found, simple)| sums::of_column(found, simple, &bootstrap, groups.as_ref()))
-        .collect();
+        .collect::<Result<_>>()?;
     let genes = answered.genes.as_ref();
     let genes = genes.and_then(|genes| sums::of_genes(genes, &bootstrap));
     let summary = Summary {

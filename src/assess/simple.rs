@@ -84,9 +84,9 @@ pub(super) fn answer(
         let methods = [
             (
                 LOGISTIC,
-                logistic(model, &expressed[1], column, num_classes),
+                logistic(model, &expressed[1], column, num_classes)?,
             ),
-            (NEIGHBOURS, vote(&embedded, known, column, num_classes)),
+            (NEIGHBOURS, vote(&embedded, known, column, num_classes)?),
         ];
         let simple = methods.map(|((method, description), predictions)| Simple {
             method,
@@ -136,14 +136,14 @@ fn logistic(
     evaluated: &Vectors,
     column: &Found,
     num_classes: usize,
-) -> Predictions {
+) -> Result<Predictions> {
     let mut predictions = Predictions::new(num_classes);
     let asked = evaluated.of(column);
     let rows = asked.chunks_exact(evaluated.width.max(1));
     for (row, &truth) in rows.zip(column.column.predictions.truths()) {
-        predictions.add(truth as usize, &model.probabilities(row));
+        predictions.add(truth as usize, &model.probabilities(row))?;
     }
-    predictions
+    Ok(predictions)
 }
 
 /// The probability of a class is the share of neighbours that have it.
@@ -152,7 +152,7 @@ fn vote(
     known: &[u32],
     column: &Found,
     num_classes: usize,
-) -> Predictions {
+) -> Result<Predictions> {
     let (rows, classes) = learned(training, known);
     let asked = evaluated.of(column);
     let found = nearest(&rows, Some(&asked), training.width, NUM_NEIGHBOURS);
@@ -162,9 +162,9 @@ fn vote(
         for &row in found.of(number).0 {
             shares[classes[row as usize] as usize] += 1.0 / found.num as f64;
         }
-        predictions.add(truth as usize, &shares);
+        predictions.add(truth as usize, &shares)?;
     }
-    predictions
+    Ok(predictions)
 }
 
 /// Log-normalised expression of the most variable genes along their principal components, all

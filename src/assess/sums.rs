@@ -2,23 +2,28 @@
 
 use std::collections::BTreeMap;
 
+use anyhow::Result;
+
 use super::answer::{Found, NAMED_VALUES};
 use super::intervals::Bootstrap;
 use super::job::Column;
 use super::simple::Simple;
 use super::summary::{ColumnSummary, GeneSummary, GroupSummary, MethodSummary};
 use super::units::Units;
-use crate::metrics::Reliability;
+use crate::metrics::{Confusion, Figures, Reliability};
 use crate::train::answers::GeneAnswers;
 use crate::train::class_figures::{MajorityFigures, OneClass};
 
 /// One column in one setting.
+///
+/// # Errors
+/// Probabilities that went to the disk cannot be read.
 pub(super) fn of_column(
     found: &Found,
     simple: &[Simple],
     bootstrap: &Bootstrap,
     groups: Option<&Units>,
-) -> ColumnSummary {
+) -> Result<ColumnSummary> {
     let Column {
         cells,
         predictions,
@@ -27,8 +32,9 @@ pub(super) fn of_column(
     let majority = found.majority.unwrap_or(usize::MAX);
     let constant = predictions.confusion().always(majority);
     let majority_name = names.get(majority).cloned().unwrap_or_default();
-    let rows = predictions.per_class().into_iter();
-    let rows = rows.zip(predictions.auroc_per_class());
+    let areas = predictions.auroc_per_class()?;
+    let present_areas: Vec<f64> = areas.iter().copied().flatten().collect();
+    let rows = predictions.per_class().into_iter().zip(areas);
     let present: Vec<usize> = (predictions.per_class().iter().enumerate())
         .filter(|(_, class)| class.is_present())
         .map(|(number, _)| number)
@@ -43,7 +49,15 @@ pub(super) fn of_column(
         });
     let counts: Vec<&[u64]> = predictions.confusion().rows().collect();
     let row = |&truth: &usize| present.iter().map(|&p| counts[truth][p]).collect();
-    ColumnSummary {
+    let method = |simple: &Simple| -> Result<MethodSummary> {
+        Ok(MethodSummary {
+            method: simple.method,
+            description: simple.description,
+            figures: simple.predictions.figures()?,
+            intervals: bootstrap.of_predictions(cells, &simple.predictions)?,
+        })
+    };
+    Ok(ColumnSummary {
         category: found.category.clone(),
         setting: found.setting,
         num_cells: predictions.len(),
@@ -52,41 +66,42 @@ pub(super) fn of_column(
         unknown_values: (found.unknown.iter().take(NAMED_VALUES))
             .map(|(value, _)| value.clone())
             .collect(),
-        figures: predictions.figures(),
-        intervals: bootstrap.of_predictions(cells, predictions),
+        figures: predictions.figures_with(&present_areas),
+        intervals: bootstrap.of_predictions(cells, predictions)?,
         accuracy_whole_vocabulary: found.whole,
         majority: MajorityFigures::new(majority_name, &constant),
-        baselines: (simple.iter())
-            .map(|simple| MethodSummary {
-                method: simple.method,
-                description: simple.description,
-                figures: simple.predictions.figures(),
-                intervals: bootstrap.of_predictions(cells, &simple.predictions),
-            })
-            .collect(),
+        baselines: simple.iter().map(method).collect::<Result<_>>()?,
         reliability: Reliability::new(predictions),
         classes: classes.filter(|class| class.figures.is_present()).collect(),
         confusion: present.iter().map(row).collect(),
-        groups: groups.map_or_else(Vec::new, |units| by_group(units, &found.column, majority)),
-    }
+        groups: match groups {
+            Some(units) => by_group(units, &found.column, majority)?,
+            None => Vec::new(),
+        },
+    })
 }
 
-fn by_group(units: &Units, column: &Column, majority: usize) -> Vec<GroupSummary> {
+fn by_group(units: &Units, column: &Column, majority: usize) -> Result<Vec<GroupSummary>> {
     let mut members: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
     for (number, &cell) in column.cells.iter().enumerate() {
         let group = units.of_cell[cell as usize];
         members.entry(group).or_default().push(number);
     }
-    let group = |(group, members): (u32, Vec<usize>)| {
-        let part = column.predictions.of(members);
+    let (groups, members): (Vec<u32>, Vec<Vec<usize>>) = members.into_iter().unzip();
+    let summed = |confusion: &Confusion, figures| {
+        let majority_accuracy = confusion.always(majority).accuracy();
+        (confusion.total(), majority_accuracy, figures)
+    };
+    let parts = column.predictions.of_parts(&members, summed)?;
+    let group = |(group, (num_cells, majority_accuracy, figures)): (u32, (u64, f64, Figures))| {
         GroupSummary {
             group: units.names[group as usize].clone(),
-            num_cells: part.len(),
-            majority_accuracy: part.confusion().always(majority).accuracy(),
-            figures: part.figures(),
+            num_cells,
+            majority_accuracy,
+            figures,
         }
     };
-    members.into_iter().map(group).collect()
+    Ok(groups.into_iter().zip(parts).map(group).collect())
 }
 
 /// Masked genes; `None`: none was masked.

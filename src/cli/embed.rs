@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Result, bail};
 
 use super::reading::{OutputFlags, Place, ReadingFlags};
-use crate::infer::embed::{self, Embedded, InMemory, Pooling, Sink};
+use crate::h5ad::edit::Additions;
+use crate::infer::embed::{self, Embedded, ForH5ad, Pooling, Sink};
 use crate::infer::output::streams::{Csv, Npy, Parquet};
 use crate::infer::{Checkpoint, Reading, output};
 
@@ -90,8 +91,11 @@ pub fn run(args: EmbedArgs) -> Result<()> {
                 path
             }
             Place::TheFile | Place::Copy(_) => {
-                let cells = job.run(|cells| Ok(InMemory::new(cells)))?;
-                let additions = output::embeddings_for_h5ad(cells, &args.obsm_key);
+                let array = job.run(|cells| ForH5ad::new(cells, place.folder(file)))?;
+                let additions = Additions {
+                    obsm: vec![(args.obsm_key.clone(), array)],
+                    ..Additions::default()
+                };
                 args.output.add(file, place, &additions)?;
                 continue;
             }

@@ -100,6 +100,19 @@ pub(super) enum Place {
     Parquet(PathBuf),
 }
 
+impl Place {
+    /// The folder on whose disk the results of `file` will be.
+    pub(super) fn folder<'a>(&'a self, file: &'a Path) -> &'a Path {
+        let path = match self {
+            Self::TheFile => file,
+            Self::Copy(path) | Self::Table(path) | Self::Npy(path) | Self::Parquet(path) => path,
+        };
+        let folder = path.parent();
+        let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+        folder.unwrap_or(Path::new("."))
+    }
+}
+
 impl ReadingFlags {
     pub(super) fn open(&self) -> Result<Checkpoint> {
         self.model.open()

@@ -3,7 +3,11 @@
 //! What is added stands behind the end of the file, and the file's root is pointed at it last
 //! (`hdf5-pure`'s in-place editing): every other data set keeps its bytes and its place. A file is
 //! either copied first and the copy appears whole ([`add_to_copy`]), or is edited where it stands
-//! ([`add_in_place`]); there too a failure before the last write leaves the old content.
+//! ([`add_in_place`]); there too a failure leaves the old content. A machine that goes down between
+//! the last two writes leaves an array without rows, which `replace` replaces.
+//!
+//! What is in memory does not grow with the file (see `foundation` for the few it does with) nor
+//! with arrays, whose numbers come from the disk and go behind the end first (`late_rows`).
 //!
 //! Written is anndata's current encoding: categoricals, f32 columns, dense arrays. Files from before
 //! anndata 0.7, whose obs is one compound array, are refused: they have no room for a column. So are
@@ -15,9 +19,11 @@ use std::path::Path;
 use hdf5_pure::{AttrValue, Error, File, Group};
 
 use crate::cell::Labels;
-use crate::file::StagedFile;
+use crate::file::{Spool, StagedFile};
 
 use super::H5adError;
+use super::foundation::Foundation;
+use super::late_rows::{self, LateRows};
 use super::write::{codes, encode, strings, text};
 
 /// A column for obs.
@@ -30,21 +36,27 @@ pub enum ObsColumn {
 }
 
 /// An array for obsm, one row per cell.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub struct ObsmArray {
     /// Numbers per cell.
     pub width: usize,
     /// Row after row: [cells, width].
-    pub values: Vec<f32>,
+    pub values: Spool,
 }
 
 /// What is added to a file.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Default)]
 pub struct Additions {
     /// Columns of obs by name.
     pub obs: Vec<(String, ObsColumn)>,
     /// Arrays of obsm by name.
     pub obsm: Vec<(String, ObsmArray)>,
+}
+
+impl ObsmArray {
+    fn num_rows(&self) -> u64 {
+        self.values.len() / self.width.max(1) as u64
+    }
 }
 
 /// Copies `source` to `target` with `additions`; `target` appears whole or not at all. Where a name
@@ -115,15 +127,52 @@ struct Edit<'a> {
 
 impl Edit<'_> {
     fn add(&self, additions: &Additions, replace: bool) -> Result<(), H5adError> {
+        let foundation = Foundation::open(self.file).map_err(|error| self.unwritten(error))?;
+        let added = self.add_on(&foundation, additions, replace);
+        if added.is_err() {
+            foundation
+                .restore()
+                .map_err(|error| self.unwritten(error))?;
+        }
+        added
+    }
+
+    fn add_on(
+        &self,
+        foundation: &Foundation,
+        additions: &Additions,
+        replace: bool,
+    ) -> Result<(), H5adError> {
+        let unwritten = |error| self.unwritten(error);
+        foundation.modernise().map_err(unwritten)?;
+        let mut late = Vec::new();
+        for (_, array) in &additions.obsm {
+            let address = foundation.append(&array.values).map_err(unwritten)?;
+            late.push(address.filter(|_| !array.values.is_empty()));
+        }
         let file = File::open_rw(self.file).map_err(|error| self.failed("/", error))?;
         if !additions.obs.is_empty() {
             self.add_columns(&file, &additions.obs, replace)?;
         }
         if !additions.obsm.is_empty() {
-            self.add_arrays(&file, &additions.obsm, replace)?;
+            self.add_arrays(&file, (&additions.obsm, &late), replace)?;
         }
         file.commit().map_err(|error| self.failed("/", error))?;
-        file.sync().map_err(|error| self.failed("/", error))
+        file.sync().map_err(|error| self.failed("/", error))?;
+        drop(file);
+        for ((name, array), address) in additions.obsm.iter().zip(late) {
+            let root = foundation.root().map_err(unwritten)?;
+            if let (Some(address), Some(root)) = (address, root) {
+                let rows = LateRows {
+                    address,
+                    num_rows: array.num_rows(),
+                    num_bytes: 4 * array.values.len(),
+                };
+                let (file, keys) = (&foundation.file, ["obsm", name]);
+                late_rows::give(file, root, &keys, &rows).map_err(unwritten)?;
+            }
+        }
+        foundation.file.sync_all().map_err(unwritten)
     }
 
     fn add_columns(
@@ -163,7 +212,7 @@ impl Edit<'_> {
     fn add_arrays(
         &self,
         file: &File,
-        arrays: &[(String, ObsmArray)],
+        (arrays, late): (&[(String, ObsmArray)], &[Option<u64>]),
         replace: bool,
     ) -> Result<(), H5adError> {
         let failed = |error| self.failed("obsm", error);
@@ -178,13 +227,18 @@ impl Edit<'_> {
                 .map_err(failed)?;
             obsm
         };
-        for (name, array) in arrays {
+        for ((name, array), late) in arrays.iter().zip(late) {
             self.make_room(&obsm, "obsm", name, replace)?;
-            let rows = array.values.len() / array.width.max(1);
+            let (mut rows, mut values) = (0, Vec::new());
+            if late.is_none() {
+                rows = array.num_rows();
+                values.resize(array.values.len() as usize, 0.0);
+                array.values.read(0, &mut values)?;
+            }
             let build = |dataset: &mut hdf5_pure::DatasetBuilder| {
                 dataset
-                    .with_f32_data(&array.values)
-                    .with_shape(&[rows as u64, array.width as u64]);
+                    .with_f32_data(&values)
+                    .with_shape(&[rows, array.width as u64]);
                 encode(dataset, "array");
             };
             obsm.create_dataset(name, build).map_err(failed)?;
@@ -224,6 +278,13 @@ impl Edit<'_> {
             ));
         }
         group.delete(name).map_err(|error| self.failed(&key, error))
+    }
+
+    fn unwritten(&self, error: std::io::Error) -> H5adError {
+        H5adError::Write {
+            path: self.named.to_owned(),
+            source: Box::new(error),
+        }
     }
 
     fn failed(&self, key: &str, error: Error) -> H5adError {
@@ -283,6 +344,12 @@ mod tests {
         path
     }
 
+    fn spool(numbers: &[f32]) -> Spool {
+        let mut spool = Spool::new(&std::env::temp_dir()).unwrap();
+        spool.extend(numbers).unwrap();
+        spool
+    }
+
     fn additions(values: [f32; 2]) -> Additions {
         let labels = Labels {
             categories: vec!["B cell".into(), "T cell".into()],
@@ -297,7 +364,7 @@ mod tests {
                 "X_gene_bert".into(),
                 ObsmArray {
                     width: 3,
-                    values: vec![1.0, 2.0, 3.0, 4.0, 5.0, values[0]],
+                    values: spool(&[1.0, 2.0, 3.0, 4.0, 5.0, values[0]]),
                 },
             )],
         }

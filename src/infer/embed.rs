@@ -12,6 +12,7 @@ use super::cells::Cells;
 use super::gather::{mean_of_cells, positions_of};
 use super::{Checkpoint, Model, Reading, Rows};
 use crate::cell::{GeneId, PackedBatch};
+use crate::file::Spool;
 use crate::h5ad::edit::ObsmArray;
 use crate::kernels::rows;
 use crate::loader::PlainCollator;
@@ -68,33 +69,60 @@ pub trait Sink {
     fn finish(self) -> Result<Self::Done>;
 }
 
-/// Embeddings that are kept.
-#[derive(Debug, Clone, PartialEq)]
-pub struct InMemory {
-    /// Which cells they are of.
-    pub cells: Embedded,
-    /// The numbers: [cells, width].
-    pub values: Vec<f32>,
+/// Embeddings for an h5ad file, kept on the disk until all are there: a row for each of its cells,
+/// NaN where one was not read.
+pub struct ForH5ad {
+    cells: Embedded,
+    values: Spool,
+    num_read: usize,
 }
 
-impl InMemory {
-    /// For these cells.
-    pub fn new(cells: Embedded) -> Self {
-        let values = Vec::with_capacity(cells.cell_names.len() * cells.width);
-        Self { cells, values }
+impl ForH5ad {
+    /// For these cells, on the disk of `folder`.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn new(cells: Embedded, folder: &Path) -> Result<Self> {
+        Ok(Self {
+            cells,
+            values: Spool::new(folder)?,
+            num_read: 0,
+        })
+    }
+
+    /// Fills up to this row with NaN.
+    fn skip_to(&mut self, row: u64) -> Result<()> {
+        let absent = vec![f32::NAN; self.cells.width];
+        while self.values.len() < row * self.cells.width as u64 {
+            self.values.extend(&absent)?;
+        }
+        Ok(())
     }
 }
 
-impl Sink for InMemory {
-    type Done = Self;
+impl Sink for ForH5ad {
+    type Done = ObsmArray;
 
     fn add(&mut self, values: Vec<f32>) -> Result<()> {
-        self.values.extend(values);
+        if self.cells.rows.read.len() as u64 == self.cells.rows.num_rows {
+            return Ok(self.values.extend(&values)?);
+        }
+        for values in values.chunks_exact(self.cells.width.max(1)) {
+            if let Some(&row) = self.cells.rows.read.get(self.num_read) {
+                self.skip_to(row)?;
+                self.values.extend(values)?;
+                self.num_read += 1;
+            }
+        }
         Ok(())
     }
 
-    fn finish(self) -> Result<Self> {
-        Ok(self)
+    fn finish(mut self) -> Result<ObsmArray> {
+        self.skip_to(self.cells.rows.num_rows)?;
+        Ok(ObsmArray {
+            width: self.cells.width,
+            values: self.values,
+        })
     }
 }
 
@@ -116,8 +144,10 @@ pub struct GeneEmbeddings {
     pub gene_ids: Vec<String>,
     /// In how many cells each gene was seen; 1 where the embedding does not come from cells.
     pub num_cells: Vec<u64>,
-    /// [genes, hidden size].
-    pub array: ObsmArray,
+    /// Numbers of an embedding.
+    pub width: usize,
+    /// [genes, width].
+    pub values: Vec<f32>,
 }
 
 /// The last hidden states [T, D] of a batch.
@@ -204,10 +234,8 @@ pub fn genes_without_context(checkpoint: &Checkpoint) -> Result<GeneEmbeddings> 
     Ok(GeneEmbeddings {
         gene_ids: genes.ids().to_vec(),
         num_cells: vec![1; genes.len()],
-        array: ObsmArray {
-            width: checkpoint.config.hidden_size,
-            values: rows.flatten_all()?.to_vec1()?,
-        },
+        width: checkpoint.config.hidden_size,
+        values: rows.flatten_all()?.to_vec1()?,
     })
 }
 
@@ -251,6 +279,7 @@ pub fn genes_in_context(
     Ok(GeneEmbeddings {
         gene_ids: genes.ids().to_vec(),
         num_cells,
-        array: ObsmArray { width, values },
+        width,
+        values,
     })
 }

@@ -7,10 +7,9 @@
 //! was trained with stand in every cell as `[MASK]`, unless the user says that they are known and
 //! may be seen ([`Reading::visible`]).
 //!
-//! Kept in memory are the names of one file's cells and its results: some ten bytes per predicted
-//! value and cell; 4 bytes per number of an embedding that goes into h5ad, while other files of
-//! embeddings grow batch by batch. Never its matrix. Where several models vote, 4 bytes more per
-//! cell and value that they can predict.
+//! Kept in memory are the names of one file's cells and its predictions, some ten bytes per predicted
+//! value and cell; never its matrix, nor its embeddings, which go to the disk batch by batch. Where
+//! several models vote, 4 bytes more per cell and value that they can predict.
 
 mod cells;
 mod checkpoint;

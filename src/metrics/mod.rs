@@ -11,7 +11,8 @@
 //! averages are those present in truth or prediction. A figure that does not exist (an AUROC of a
 //! class that no cell or every cell has) is `None`, never NaN.
 //!
-//! Knows no cell, no file, no model and no name of a class: classes are 0..C.
+//! Knows no cell, no model and no name of a class: classes are 0..C. Probabilities of many
+//! predictions are kept in a temporary file.
 
 pub mod clustering;
 mod confusion;
@@ -19,6 +20,7 @@ mod predictions;
 mod ranking;
 mod reliability;
 mod resample;
+mod scores;
 
 pub use confusion::{ClassFigures, Confusion};
 pub use predictions::{Figures, Predictions, argmax, softmax};

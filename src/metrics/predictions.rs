@@ -4,20 +4,28 @@ use serde::{Deserialize, Serialize};
 
 use super::confusion::{ClassFigures, Confusion, mean};
 use super::ranking::auroc;
+use super::scores::Scores;
+use crate::file::FileError;
 
 /// Classes among which the right one counts for `top3_accuracy`.
 const TOP: usize = 3;
 
-/// What classes were predicted, and with what probability.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+/// What classes were predicted, and with what probability. In memory are some twenty bytes of each;
+/// the probabilities of all classes go to the disk where they are many.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Predictions {
     confusion: Confusion,
-    truths: Vec<u32>,        // [N]
-    answers: Vec<u32>,       // [N]
-    probabilities: Vec<f32>, // [N, C]
+    truths: Vec<u32>,  // [N]
+    answers: Vec<u32>, // [N]
+    /// Probability of the true class, and of the answer.
+    of_truth: Vec<f32>, // [N]
+    of_answer: Vec<f32>, // [N]
+    /// Whether the true class is among the most probable.
+    in_top: Vec<bool>, // [N]
+    scores: Scores,    // [N, C]
     log_loss_sum: f64,
     right_in_top: u64,
-    /// Whether truths and probabilities are kept, for the ROC curve.
+    /// Whether all of this is kept, for the ROC curve.
     keeps_all: bool,
 }
 
@@ -110,6 +118,7 @@ impl Predictions {
     pub fn new(num_classes: usize) -> Self {
         Self {
             confusion: Confusion::new(num_classes),
+            scores: Scores::new(num_classes),
             keeps_all: true,
             ..Self::default()
         }
@@ -124,33 +133,47 @@ impl Predictions {
     }
 
     /// Adds the predictions of others, of the same classes and kept as these are.
-    pub fn absorb(&mut self, other: Self) {
+    ///
+    /// # Errors
+    /// The disk of the temporary folder is full.
+    pub fn absorb(&mut self, other: Self) -> Result<(), FileError> {
         self.confusion.absorb(&other.confusion);
         self.truths.extend(other.truths);
         self.answers.extend(other.answers);
-        self.probabilities.extend(other.probabilities);
+        self.of_truth.extend(other.of_truth);
+        self.of_answer.extend(other.of_answer);
+        self.in_top.extend(other.in_top);
+        self.scores.absorb(&other.scores)?;
         self.log_loss_sum += other.log_loss_sum;
         self.right_in_top += other.right_in_top;
+        Ok(())
     }
 
     /// Adds a prediction: `probabilities` \[C\] and the true class. The answer is the most probable
     /// class, the first of equals. What does not fit the number of classes is a caller's error and
     /// is not counted.
-    pub fn add(&mut self, truth: usize, probabilities: &[f64]) {
+    ///
+    /// # Errors
+    /// The disk of the temporary folder is full.
+    pub fn add(&mut self, truth: usize, probabilities: &[f64]) -> Result<(), FileError> {
         let num_classes = self.confusion.num_classes();
         if truth >= num_classes || probabilities.len() != num_classes {
-            return;
+            return Ok(());
         }
         let answer = argmax(probabilities);
         self.confusion.add(truth, answer);
         self.right_in_top += u64::from(is_in_top(probabilities, truth));
         self.log_loss_sum += log_loss(probabilities[truth]);
         if self.keeps_all {
+            let row: Vec<f32> = probabilities.iter().map(|&p| p as f32).collect();
             self.truths.push(truth as u32);
             self.answers.push(answer as u32);
-            self.probabilities
-                .extend(probabilities.iter().map(|&p| p as f32));
+            self.of_truth.push(row[truth]);
+            self.of_answer.push(row[answer]);
+            self.in_top.push(is_in_top(&row, truth));
+            self.scores.add(row.into_iter())?;
         }
+        Ok(())
     }
 
     /// Number of predictions.
@@ -174,14 +197,21 @@ impl Predictions {
     }
 
     /// The area under the ROC curve of each class against the rest, where there is one.
-    pub fn auroc_per_class(&self) -> Vec<Option<f64>> {
+    ///
+    /// # Errors
+    /// What went to the disk cannot be read.
+    pub fn auroc_per_class(&self) -> Result<Vec<Option<f64>>, FileError> {
         let num_classes = self.confusion.num_classes();
         let of = |class: usize| {
-            let rows = self.probabilities.chunks_exact(num_classes);
             let truths = self.truths.iter().map(|&truth| truth as usize == class);
-            auroc(rows.map(|row| row[class]).zip(truths))
+            Ok(auroc(self.probabilities_of(class)?.into_iter().zip(truths)))
         };
         (0..num_classes).map(of).collect()
+    }
+
+    /// The probability of a class, of each prediction; none where they are not kept.
+    pub(super) fn probabilities_of(&self, class: usize) -> Result<Vec<f32>, FileError> {
+        self.scores.of_class(class)
     }
 
     /// The true class of each; none where they are not kept.
@@ -194,36 +224,75 @@ impl Predictions {
         &self.answers
     }
 
-    /// The probabilities of each, \[C\]; none where they are not kept.
-    pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
-        let num_classes = self.confusion.num_classes();
-        self.probabilities.chunks_exact(num_classes.max(1))
+    /// The probability of each answer; none where they are not kept.
+    pub fn confidences(&self) -> &[f32] {
+        &self.of_answer
     }
 
-    /// Those predictions alone whose numbers, from 0, are `chosen`, as far as they are kept.
-    #[must_use]
-    pub fn of(&self, chosen: impl IntoIterator<Item = usize>) -> Self {
+    /// Loss of each prediction in nats, and whether its class is among the most probable.
+    pub(super) fn losses(&self) -> impl Iterator<Item = (f64, bool)> {
+        let losses = self.of_truth.iter().map(|&p| log_loss(f64::from(p)));
+        losses.zip(self.in_top.iter().copied())
+    }
+
+    /// What `make` makes of confusion and figures of each part of the predictions, as far as they
+    /// are kept; a part is their numbers, from 0.
+    ///
+    /// # Errors
+    /// What went to the disk cannot be read.
+    pub fn of_parts<T>(
+        &self,
+        parts: &[Vec<usize>],
+        make: impl Fn(&Confusion, Figures) -> T,
+    ) -> Result<Vec<T>, FileError> {
         let num_classes = self.confusion.num_classes();
-        let mut part = Self::new(num_classes);
-        for number in chosen.into_iter().filter(|&n| n < self.truths.len()) {
-            let row = &self.probabilities[number * num_classes..][..num_classes];
-            let row: Vec<f64> = row.iter().map(|&p| f64::from(p)).collect();
-            part.add(self.truths[number] as usize, &row);
+        let mut areas = vec![Vec::new(); parts.len()];
+        for class in 0..num_classes {
+            let scores = self.probabilities_of(class)?;
+            let is_true = |n: usize| self.truths[n] as usize == class;
+            for (part, areas) in parts.iter().zip(&mut areas) {
+                areas.extend(auroc(part.iter().map(|&n| (scores[n], is_true(n)))));
+            }
         }
-        part
+        let made = |(part, areas): (&Vec<usize>, Vec<f64>)| {
+            let mut confusion = Confusion::new(num_classes);
+            let (mut top, mut loss) = (0, 0.0);
+            for &n in part {
+                confusion.add(self.truths[n] as usize, self.answers[n] as usize);
+                top += u64::from(self.in_top[n]);
+                loss += log_loss(f64::from(self.of_truth[n]));
+            }
+            let per_cell = 1.0 / (confusion.total() as f64).max(1.0);
+            let (top, loss) = (top as f64 * per_cell, loss * per_cell);
+            make(&confusion, Figures::new(&confusion, top, loss, &areas))
+        };
+        Ok(parts.iter().zip(areas).map(made).collect())
     }
 
     /// All figures.
-    pub fn figures(&self) -> Figures {
+    ///
+    /// # Errors
+    /// What went to the disk cannot be read.
+    pub fn figures(&self) -> Result<Figures, FileError> {
+        let areas: Vec<f64> = self.auroc_per_class()?.into_iter().flatten().collect();
+        Ok(self.figures_with(&areas))
+    }
+
+    /// All figures, the areas under the curves of [`Predictions::auroc_per_class`] being these.
+    pub fn figures_with(&self, areas: &[f64]) -> Figures {
         let m = &self.confusion;
         let per_cell = 1.0 / (m.total() as f64).max(1.0);
-        let areas: Vec<f64> = self.auroc_per_class().into_iter().flatten().collect();
         Figures::new(
             m,
             self.right_in_top as f64 * per_cell,
             self.log_loss_sum * per_cell,
-            &areas,
+            areas,
         )
+    }
+
+    /// Mean loss in nats.
+    pub fn log_loss(&self) -> f64 {
+        self.log_loss_sum * (1.0 / (self.len() as f64).max(1.0))
     }
 }
 
@@ -257,16 +326,17 @@ pub fn softmax(logits: &[f32]) -> Vec<f64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn figures_that_do_not_exist_are_none_and_misfits_are_not_counted() {
         let mut predictions = Predictions::new(2);
-        assert_eq!(predictions.figures().auroc, None);
-        predictions.add(1, &[0.25, 0.75]);
-        predictions.add(2, &[0.5, 0.5]);
-        predictions.add(0, &[1.0]);
-        let figures = predictions.figures();
+        assert_eq!(predictions.figures().unwrap().auroc, None);
+        predictions.add(1, &[0.25, 0.75]).unwrap();
+        predictions.add(2, &[0.5, 0.5]).unwrap();
+        predictions.add(0, &[1.0]).unwrap();
+        let figures = predictions.figures().unwrap();
         assert_eq!((predictions.len(), figures.accuracy), (1, 1.0));
         assert_eq!(figures.auroc, None);
         assert!((figures.log_loss + 0.75f64.ln()).abs() < 1e-12);
@@ -276,19 +346,30 @@ mod tests {
     fn without_curves_all_but_the_curve_is_the_same() {
         let (mut whole, mut lean) = (Predictions::new(2), Predictions::without_curves(2));
         for (truth, p) in [(0, 0.8), (1, 0.6), (1, 0.3), (0, 0.1)] {
-            whole.add(truth, &[p, 1.0 - p]);
-            lean.add(truth, &[p, 1.0 - p]);
+            whole.add(truth, &[p, 1.0 - p]).unwrap();
+            lean.add(truth, &[p, 1.0 - p]).unwrap();
         }
-        assert_eq!(lean.probabilities.len(), 0);
-        let auroc = None;
-        assert_eq!(
-            lean.figures(),
-            Figures {
-                auroc,
-                ..whole.figures()
+        assert!(lean.confidences().is_empty());
+        let (auroc, figures) = (None, whole.figures().unwrap());
+        assert_eq!(lean.figures().unwrap(), Figures { auroc, ..figures });
+        assert!(figures.auroc.is_some());
+    }
+
+    #[test]
+    fn a_part_has_the_figures_of_its_predictions() {
+        let rows = [(0, 0.75), (1, 0.5), (1, 0.25), (0, 0.125), (1, 0.0)];
+        let (mut all, mut part) = (Predictions::new(2), Predictions::new(2));
+        for (number, (truth, p)) in rows.into_iter().enumerate() {
+            all.add(truth, &[p, 1.0 - p]).unwrap();
+            if number % 2 == 0 {
+                part.add(truth, &[p, 1.0 - p]).unwrap();
             }
-        );
-        assert!(whole.figures().auroc.is_some());
+        }
+        let both = |confusion: &Confusion, figures| (confusion.clone(), figures);
+        let found = all.of_parts(&[vec![0, 2, 4], vec![]], both).unwrap();
+        let expected = (part.confusion().clone(), part.figures().unwrap());
+        assert_eq!((found.len(), &found[0]), (2, &expected));
+        assert_eq!(found[1].0.total(), 0);
     }
 
     #[test]

@@ -32,13 +32,13 @@ impl Reliability {
     pub fn new(predictions: &Predictions) -> Self {
         let mut bins = vec![ReliabilityBin::default(); NUM_BINS];
         let known = predictions.truths().iter().zip(predictions.answers());
-        for (row, (truth, &answer)) in predictions.rows().zip(known) {
-            let probability = f64::from(row[answer as usize]);
+        for (&probability, (truth, answer)) in predictions.confidences().iter().zip(known) {
+            let probability = f64::from(probability);
             let place = (probability * NUM_BINS as f64).ceil() as usize;
             let bin = &mut bins[place.clamp(1, NUM_BINS) - 1];
             bin.count += 1;
             bin.confidence += probability;
-            bin.accuracy += f64::from(u8::from(*truth == answer));
+            bin.accuracy += f64::from(u8::from(truth == answer));
         }
         let total: u64 = bins.iter().map(|bin| bin.count).sum();
         let mut gap = 0.0;
@@ -56,13 +56,14 @@ impl Reliability {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]
     fn answers_fall_into_the_bin_of_their_probability() {
         let mut predictions = Predictions::new(2);
         for (truth, p) in [(0, 1.0), (1, 0.95), (0, 0.75), (0, 0.75)] {
-            predictions.add(truth, &[p, 1.0 - p]);
+            predictions.add(truth, &[p, 1.0 - p]).unwrap();
         }
         let curve = Reliability::new(&predictions);
         let counts: Vec<u64> = curve.bins.iter().map(|bin| bin.count).collect();

@@ -7,6 +7,7 @@
 //! | gradients | P without the tables, and min(T, rows) · D for each table |
 //! | kept for the backward pass | T · (2 D + L · (6 D + F + r (2 D + F) + H + 2)) |
 //! | the same with `recompute` | T · (2 D + L · D), and T · (5 D + F + r (2 D + F) + H + 2) for the block at hand |
+//! | of a classifier's last block, on the CPU | T · (3 D + H), in place of T · (6 D + F + r (2 D + F) + H + 2) |
 //! | head | N · (5 D + V) |
 //! | in use at a time, backward | T · max(2 D + r F + p (D + F), 7 D + p · 7 D) |
 //! | evaluation, nothing kept | T · (3 D + F + r F + H) |
@@ -15,8 +16,9 @@
 //! p is what the rounded form of a matrix takes, of what the matrix does: ½ in bf16, 0 in f32; r what
 //! remains of a matrix that only goes into products: ½ in bf16, 1 in f32. A
 //! step's peak is at the end of the forward pass or at the first block of the backward pass; with
-//! accumulation all gradients are there as well. That a classifier's last block takes less (only its
-//! keys and values are of all tokens) is not counted. The allocator's gaps add [`GAPS`].
+//! accumulation all gradients are there as well. A classifier's last block has input, keys, values and
+//! their gradients of all tokens, and what is of its N cells alone counts as its head; V are its
+//! classes. The allocator's gaps add [`GAPS`].
 
 use super::{GeneBertConfig, Precision};
 
@@ -33,6 +35,8 @@ pub struct BatchSize {
     pub labels: u64,
     /// Whether a step takes several batches.
     pub accumulates: bool,
+    /// Whether the last block is computed for the labelled positions alone: a classifier's.
+    pub first_tokens: bool,
 }
 
 /// What training needs, in bytes.
@@ -95,21 +99,29 @@ impl GeneBertConfig {
         let tables = [self.vocab_size as u64, self.type_vocab_size as u64];
         let rows: u64 = tables.iter().map(|rows| size.tokens.min(*rows)).sum();
         let gradients = num_weights.saturating_sub(self.table_weights()) + rows * width;
-        // Of one block: its input, and what else its backward pass needs.
+        // Of one block: its input, and what else its backward pass needs; of one that is computed
+        // for first tokens: the same.
         let rest = 5 * width + inner + self.rounded(2 * width + inner) + heads + 2;
+        let last = 2 * width + heads;
+        let whole = blocks - u64::from(size.first_tokens).min(blocks);
         let (kept, at_hand) = match self.recompute {
-            false => (blocks * (width + rest), 0),
-            true => (blocks * width, rest),
+            false => (blocks * width + whole * rest + (blocks - whole) * last, 0),
+            true if whole == 0 => (blocks * width, last),
+            true => (blocks * width + (blocks - whole) * last, rest),
         };
         let kept = size.tokens * (2 * width + kept);
-        let head = size.labels * (5 * width + self.vocab_size as u64);
+        let head = self.head_floats(size);
         let packed = |floats: u64| match self.precision {
             Precision::F32 => 0,
             Precision::Bf16 => floats / 2,
         };
         let feed_forward = 2 * width + self.rounded(inner) + packed(width + inner);
         let attention = 7 * width + packed(7 * width);
-        let backward = size.tokens * (at_hand + feed_forward.max(attention));
+        let of_token = match whole {
+            0 => 3 * width + packed(3 * width),
+            _ => feed_forward.max(attention),
+        };
+        let backward = size.tokens * (at_hand + of_token);
         // The first block of the backward pass has its own gradients and the head's.
         let early = match size.accumulates {
             true => gradients,
@@ -119,10 +131,29 @@ impl GeneBertConfig {
         (kept + early + head.max(backward)).max(late)
     }
 
+    /// What labelled positions take above the blocks, and in a block that is theirs alone.
+    fn head_floats(&self, size: BatchSize) -> u64 {
+        let (width, inner) = (self.hidden_size as u64, self.intermediate_size as u64);
+        size.labels
+            * match size.first_tokens {
+                true => 13 * width + 2 * inner + self.num_labels as u64,
+                false => 5 * width + self.vocab_size as u64,
+            }
+    }
+
     fn evaluation_floats(&self, size: BatchSize) -> u64 {
         let (width, inner) = (self.hidden_size as u64, self.intermediate_size as u64);
-        let of_token = 3 * width + inner + self.rounded(inner) + self.num_attention_heads as u64;
-        size.tokens * of_token + size.labels * (5 * width + 2 * self.vocab_size as u64)
+        let heads = self.num_attention_heads as u64;
+        let head = self.head_floats(size);
+        let whole = 3 * width + inner + self.rounded(inner) + heads;
+        match (size.first_tokens, self.num_hidden_layers) {
+            (true, 0 | 1) => size.tokens * (3 * width + heads) + head,
+            (true, _) => size.tokens * whole + head,
+            (false, _) => {
+                let logits = size.labels * self.vocab_size as u64;
+                size.tokens * whole + head + logits
+            }
+        }
     }
 }
 
@@ -140,6 +171,7 @@ mod tests {
             tokens,
             labels: tokens / 6,
             accumulates: false,
+            first_tokens: false,
         };
         let weights = 100_000_000;
         let bytes = |train, eval| config.training_bytes(weights, size(train), eval);
@@ -165,5 +197,27 @@ mod tests {
         assert!(fewer.step < large.step / 4);
         let more = config.training_bytes(weights, accumulating, None);
         assert!(more.step > large.step);
+    }
+
+    #[test]
+    fn a_classifiers_last_block_is_the_lighter_one() {
+        let size = |first_tokens| BatchSize {
+            tokens: 100_000,
+            labels: 100,
+            accumulates: false,
+            first_tokens,
+        };
+        let of = |num_hidden_layers, first_tokens| {
+            let config = GeneBertConfig {
+                num_hidden_layers,
+                ..GeneBertConfig::default().with_vocabulary(500, 20_000)
+            };
+            config
+                .training_bytes(1_000_000, size(first_tokens), None)
+                .step
+        };
+        assert!(of(1, true) < of(1, false) / 3);
+        let (saved, whole) = (of(6, false) - of(6, true), of(7, false) - of(6, false));
+        assert!(saved > whole / 2 && saved < whole, "{saved} of {whole}");
     }
 }

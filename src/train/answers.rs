@@ -9,6 +9,7 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use super::figures::{GeneFigures, Setting};
+use crate::file::FileError;
 use crate::metrics::{Predictions, argmax, softmax};
 
 /// A labelled position and what the model says of it.
@@ -20,7 +21,7 @@ pub(super) struct Answer<'a> {
 }
 
 /// All answers of one evaluation.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Collected {
     /// Cells.
     pub num_cells: u64,
@@ -33,7 +34,7 @@ pub struct Collected {
 }
 
 /// The answers for one phenotype in one setting.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ColumnAnswers {
     /// The obs column.
     pub category: String,
@@ -44,7 +45,7 @@ pub struct ColumnAnswers {
 }
 
 /// Answers among the tokens of one category.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Answers {
     ids: Range<u32>,
     /// The cells of the data set, as many as predictions.
@@ -65,19 +66,19 @@ impl Answers {
         }
     }
 
-    pub(super) fn add(&mut self, answer: &Answer<'_>) {
+    pub(super) fn add(&mut self, answer: &Answer<'_>) -> Result<(), FileError> {
         let within = &answer.logits[self.ids.start as usize..self.ids.end as usize];
         self.cells.push(answer.cell);
-        self.predictions
-            .add(self.class_of(answer.truth), &softmax(within));
         self.right_in_whole += u64::from(argmax(answer.logits) == answer.truth as usize);
+        let class = self.class_of(answer.truth);
+        self.predictions.add(class, &softmax(within))
     }
 
     /// Adds the answers for other cells.
-    pub(super) fn absorb(&mut self, other: Self) {
+    pub(super) fn absorb(&mut self, other: Self) -> Result<(), FileError> {
         self.cells.extend(other.cells);
-        self.predictions.absorb(other.predictions);
         self.right_in_whole += other.right_in_whole;
+        self.predictions.absorb(other.predictions)
     }
 
     /// The number of a token within its category.
@@ -105,7 +106,7 @@ pub struct GenesOfCell {
 }
 
 /// The answers for masked genes.
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct GeneAnswers {
     ids: Range<u32>,
     /// What was predicted, without curves.
@@ -125,7 +126,7 @@ impl GeneAnswers {
         }
     }
 
-    pub(super) fn add(&mut self, answer: &Answer<'_>, mode: Option<u32>) {
+    pub(super) fn add(&mut self, answer: &Answer<'_>, mode: Option<u32>) -> Result<(), FileError> {
         let within = &answer.logits[self.ids.start as usize..self.ids.end as usize];
         let class = (answer.truth - self.ids.start) as usize;
         let probabilities = softmax(within);
@@ -146,15 +147,15 @@ impl GeneAnswers {
             own.right += u64::from(argmax(&probabilities) == class);
             own.right_by_mode += u64::from(mode == Some(answer.truth));
         }
-        self.predictions.add(class, &probabilities);
         self.right_in_whole += u64::from(argmax(answer.logits) == answer.truth as usize);
+        self.predictions.add(class, &probabilities)
     }
 
     /// Adds the answers for other cells.
-    pub(super) fn absorb(&mut self, other: Self) {
+    pub(super) fn absorb(&mut self, other: Self) -> Result<(), FileError> {
         self.cells.extend(other.cells);
-        self.predictions.absorb(other.predictions);
         self.right_in_whole += other.right_in_whole;
+        self.predictions.absorb(other.predictions)
     }
 
     /// All figures; `None`: no gene was masked.
@@ -163,7 +164,7 @@ impl GeneAnswers {
         let by_mode = self.cells.iter().map(|cell| cell.right_by_mode).sum();
         (num_genes > 0).then(|| GeneFigures {
             num_genes,
-            figures: self.predictions.figures(),
+            figures: self.predictions.figures_with(&[]),
             accuracy_whole_vocabulary: share(self.right_in_whole, num_genes),
             mode_accuracy: share(by_mode, num_genes),
         })
@@ -193,8 +194,8 @@ mod tests {
     #[test]
     fn the_choice_is_within_the_category() {
         let mut answers = Answers::new(4..6);
-        answers.add(&answer(8));
-        assert_eq!(answers.predictions.figures().accuracy, 1.0);
+        answers.add(&answer(8)).unwrap();
+        assert_eq!(answers.predictions.figures().unwrap().accuracy, 1.0);
         assert_eq!(answers.accuracy_in_whole(), 0.0);
         assert_eq!(
             (answers.cells.as_slice(), answers.class_of(4)),
@@ -206,7 +207,7 @@ mod tests {
     fn genes_are_summed_by_cell() {
         let mut genes = GeneAnswers::new(4..6);
         for (cell, mode) in [(3, Some(5)), (3, Some(4)), (7, None)] {
-            genes.add(&answer(cell), mode);
+            genes.add(&answer(cell), mode).unwrap();
         }
         let sums: Vec<_> = genes
             .cells

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::classes::Classes;
 use super::figures::columns;
+use crate::file::FileError;
 use crate::metrics::{ClassFigures, Confusion, Figures, Predictions};
 
 /// Rows of the table by class that the screen shows; the rarest are left out.
@@ -61,16 +62,24 @@ pub struct MajorityFigures {
 impl Classification {
     /// The figures of `predictions` of `classes`, `majority` being the most common of the training
     /// cells.
-    pub fn new(classes: &Classes, predictions: &Predictions, majority: usize) -> Self {
-        let rows = predictions.per_class().into_iter();
-        let rows = rows.zip(predictions.auroc_per_class());
+    ///
+    /// # Errors
+    /// Probabilities that went to the disk cannot be read.
+    pub fn new(
+        classes: &Classes,
+        predictions: &Predictions,
+        majority: usize,
+    ) -> Result<Self, FileError> {
+        let areas = predictions.auroc_per_class()?;
+        let present: Vec<f64> = areas.iter().copied().flatten().collect();
+        let rows = predictions.per_class().into_iter().zip(areas);
         let named = classes.names.iter().zip(rows);
         let constant = predictions.confusion().always(majority);
         let name = classes.names.get(majority).cloned().unwrap_or_default();
-        Self {
+        Ok(Self {
             category: classes.category.clone(),
             num_cells: predictions.len(),
-            figures: predictions.figures(),
+            figures: predictions.figures_with(&present),
             majority: MajorityFigures::new(name, &constant),
             classes: named
                 .map(|(name, (figures, auroc))| OneClass {
@@ -79,7 +88,7 @@ impl Classification {
                     auroc,
                 })
                 .collect(),
-        }
+        })
     }
 
     /// A part of a line for the screen.

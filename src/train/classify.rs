@@ -107,6 +107,7 @@ fn prepare(config: &RunConfig, asked: Asked<'_>, files: &Files) -> Result<Prepar
             per_token: 0.0,
             per_cell: 1.0,
         },
+        first_tokens: config.device.gpu().is_none(),
     };
     let config = &memory::settle(config, asked, &data, &footprint)?;
     let unknown = config.unknown_phenotype;

@@ -82,23 +82,25 @@ impl Found {
     }
 
     /// Adds the answer to whatever was masked as in training.
-    fn see(&mut self, evaluator: &Evaluator, answer: &Answer<'_>) {
+    fn see(&mut self, evaluator: &Evaluator, answer: &Answer<'_>) -> Result<()> {
         self.loss_sum += cross_entropy(answer.logits, answer.truth as usize);
         self.num_labels += 1;
         if let Some(gene) = evaluator.vocabulary.type_gene(answer.token_type) {
             let mode = evaluator.baselines.gene_mode(gene);
-            self.genes.add(answer, mode);
+            self.genes.add(answer, mode)?;
         }
+        Ok(())
     }
 
-    fn absorb(&mut self, other: Self) {
+    fn absorb(&mut self, other: Self) -> Result<()> {
         self.num_cells += other.num_cells;
         self.loss_sum += other.loss_sum;
         self.num_labels += other.num_labels;
-        self.genes.absorb(other.genes);
+        self.genes.absorb(other.genes)?;
         for ((_, column), (_, theirs)) in self.columns.iter_mut().zip(other.columns) {
-            column.answers.absorb(theirs.answers);
+            column.answers.absorb(theirs.answers)?;
         }
+        Ok(())
     }
 }
 
@@ -129,7 +131,7 @@ impl Evaluator {
             num_cells: found.num_cells,
             eval_loss: found.eval_loss,
             genes: found.genes.figures(),
-            phenotypes: phenotypes.collect(),
+            phenotypes: phenotypes.collect::<Result<_>>()?,
             classification: None,
             seconds: began.elapsed().as_secs_f64(),
         })
@@ -164,7 +166,7 @@ impl Evaluator {
         if self.ranks.world() > 1 {
             let mut parts = gather(&self.ranks, found)?.into_iter();
             found = parts.next().context("no rank has answered")?;
-            parts.for_each(|part| found.absorb(part));
+            parts.try_for_each(|part| found.absorb(part))?;
         }
         let num_labels = found.num_labels;
         Ok(Collected {
@@ -178,7 +180,7 @@ impl Evaluator {
     fn ask_files(&self, model: &GeneBertForMaskedLM, seen: &mut dyn FnMut(u64)) -> Result<Found> {
         let mut found = Found::new(self);
         found.num_cells = self.pass((model, &EvalMasking::Random), seen, |answer| {
-            found.see(self, answer);
+            found.see(self, answer)
         })?;
         if !self.asked.is_empty() {
             found.columns = self.hiding(
@@ -205,9 +207,7 @@ impl Evaluator {
         seen: &mut dyn FnMut(u64),
     ) -> Result<Vec<(u32, ColumnAnswers)>> {
         let mut columns = self.columns(setting);
-        self.pass((model, masking), seen, |answer| {
-            add(&mut columns, answer);
-        })?;
+        self.pass((model, masking), seen, |answer| add(&mut columns, answer))?;
         Ok(columns)
     }
 
@@ -227,8 +227,8 @@ impl Evaluator {
                 let num_cells = batch.num_cells() as u64;
                 if number % self.ranks.world() == self.ranks.rank() {
                     show(model, &batch, &mut |answer: &Answer<'_>| {
-                        found.see(self, answer);
-                        add(&mut found.columns, answer);
+                        found.see(self, answer)?;
+                        add(&mut found.columns, answer)
                     })?;
                     found.num_cells += num_cells;
                 }
@@ -262,22 +262,25 @@ impl Evaluator {
     }
 
     /// The figures of one phenotype, next to the majority's.
-    pub fn figures_of(&self, column: &ColumnAnswers) -> PhenotypeFigures {
+    ///
+    /// # Errors
+    /// Probabilities that went to the disk cannot be read.
+    pub fn figures_of(&self, column: &ColumnAnswers) -> Result<PhenotypeFigures> {
         let (category, answers) = (&column.category, &column.answers);
         let majority = self.baselines.majority(category);
         let class = majority.map_or(usize::MAX, |id| answers.class_of(id));
         let constant = answers.predictions.confusion().always(class);
-        PhenotypeFigures {
+        Ok(PhenotypeFigures {
             category: category.to_owned(),
             setting: column.setting,
             num_cells: answers.predictions.len(),
-            figures: answers.predictions.figures(),
+            figures: answers.predictions.figures()?,
             accuracy_whole_vocabulary: answers.accuracy_in_whole(),
             majority: self.baselines.majority_text(&self.vocabulary, category),
             majority_accuracy: constant.accuracy(),
             majority_balanced_accuracy: constant.balanced_accuracy(),
             majority_macro_f1: constant.macro_f1(),
-        }
+        })
     }
 
     /// Shows every labelled position of every cell to `see`; returns the number of cells.
@@ -285,7 +288,7 @@ impl Evaluator {
         &self,
         (model, masking): (&GeneBertForMaskedLM, &EvalMasking),
         seen: &mut dyn FnMut(u64),
-        mut see: impl FnMut(&Answer<'_>),
+        mut see: impl FnMut(&Answer<'_>) -> Result<()>,
     ) -> Result<u64> {
         let EvalCells::Files(data, selection) = &self.cells else {
             return Ok(0);
@@ -312,12 +315,13 @@ impl Evaluator {
 }
 
 /// Adds the answer to the column that it is for, if it is for one.
-fn add(columns: &mut [(u32, ColumnAnswers)], answer: &Answer<'_>) {
+fn add(columns: &mut [(u32, ColumnAnswers)], answer: &Answer<'_>) -> Result<()> {
     for (token_type, column) in columns {
         if *token_type == answer.token_type {
-            column.answers.add(answer);
+            column.answers.add(answer)?;
         }
     }
+    Ok(())
 }
 
 /// Those that were asked for at all.
@@ -331,7 +335,7 @@ fn with_answers(columns: Vec<(u32, ColumnAnswers)>) -> Vec<ColumnAnswers> {
 fn show(
     model: &GeneBertForMaskedLM,
     batch: &PackedBatch,
-    see: &mut impl FnMut(&Answer<'_>),
+    see: &mut impl FnMut(&Answer<'_>) -> Result<()>,
 ) -> Result<()> {
     if batch.labels.is_empty() {
         return Ok(());
@@ -350,7 +354,7 @@ fn show(
             logits,
             truth: label.token,
             token_type,
-        });
+        })?;
     }
     Ok(())
 }

@@ -257,3 +257,95 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     };
     rows.iter().map(line).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::metrics::Predictions;
+    use crate::train::classes::Classes;
+
+    fn predictions() -> Predictions {
+        let mut predictions = Predictions::new(2);
+        for (truth, p) in [(0, 0.7), (1, 0.6), (1, 0.2), (0, 0.9), (1, 0.1)] {
+            predictions.add(truth, &[p, 1.0 - p]).unwrap();
+        }
+        predictions
+    }
+
+    fn phenotype(category: &str, setting: Setting, figures: Figures) -> PhenotypeFigures {
+        PhenotypeFigures {
+            category: category.to_owned(),
+            setting,
+            num_cells: 5,
+            figures,
+            accuracy_whole_vocabulary: 0.25,
+            majority: None,
+            majority_accuracy: 0.5,
+            majority_balanced_accuracy: 0.5,
+            majority_macro_f1: 0.375,
+        }
+    }
+
+    /// Of a run that trains phenotypes, and of a classifier.
+    fn evaluations() -> [Evaluation; 2] {
+        let figures = predictions().figures().unwrap();
+        let other = Figures {
+            accuracy: 0.125,
+            auroc: None,
+            ..figures
+        };
+        let classes = Classes {
+            category: "tissue".to_owned(),
+            positive: None,
+            names: ["lung", "liver"].map(str::to_owned).to_vec(),
+        };
+        let masked = Evaluation {
+            step: 7,
+            epoch: 0.5,
+            num_cells: 5,
+            eval_loss: Some(0.75),
+            genes: Some(GeneFigures {
+                num_genes: 9,
+                figures: other,
+                accuracy_whole_vocabulary: 0.25,
+                mode_accuracy: 0.5,
+            }),
+            phenotypes: vec![
+                phenotype("sex", Setting::AllHidden, figures),
+                phenotype("sex", Setting::OthersVisible, other),
+                phenotype("tissue", Setting::AsMasked, other),
+            ],
+            classification: None,
+            seconds: 1.0,
+        };
+        let classification = Classification::new(&classes, &predictions(), 0).unwrap();
+        let classifier = Evaluation {
+            genes: None,
+            phenotypes: Vec::new(),
+            classification: Some(classification),
+            ..masked.clone()
+        };
+        [masked, classifier]
+    }
+
+    #[test]
+    fn a_line_of_a_run_has_the_figures_of_its_evaluation() {
+        for (evaluation, number) in evaluations().iter().zip([32, 12]) {
+            let line = serde_json::to_string(evaluation).unwrap();
+            let line: Value = serde_json::from_str(&line).unwrap();
+            let figures = evaluation.figures();
+            assert_eq!(Evaluation::figures_of_line(&line), figures);
+            // With an area under the curve, which there is not of genes and of `tissue`: 11, 10,
+            // 10 figures, and the loss; of the classifier 11 and the loss.
+            assert_eq!(figures.len(), number);
+            assert_eq!(figures["eval_loss"], 0.75);
+        }
+        let [masked, classifier] = evaluations().map(|evaluation| evaluation.figures());
+        assert_eq!(
+            (masked["sex_accuracy"], masked["gene_accuracy"]),
+            (0.8, 0.125)
+        );
+        assert_eq!(classifier["accuracy"], masked["sex_accuracy"]);
+    }
+}

@@ -86,7 +86,7 @@ impl HeldOut {
         epoch: f64,
     ) -> Result<Evaluation> {
         let began = Instant::now();
-        let found = self.figures_of(&self.collect(model, &mut |_| ())?.1);
+        let found = self.figures_of(&self.collect(model, &mut |_| ())?.1)?;
         Ok(Evaluation {
             step,
             epoch,
@@ -100,8 +100,15 @@ impl HeldOut {
     }
 
     /// The figures of predictions, next to the majority's.
-    pub fn figures_of(&self, predictions: &Predictions) -> Classification {
-        Classification::new(&self.classes, predictions, self.majority)
+    ///
+    /// # Errors
+    /// Probabilities that went to the disk cannot be read.
+    pub fn figures_of(&self, predictions: &Predictions) -> Result<Classification> {
+        Ok(Classification::new(
+            &self.classes,
+            predictions,
+            self.majority,
+        )?)
     }
 
     /// How many cells have a class.
@@ -138,7 +145,7 @@ impl HeldOut {
             let logits = model.forward(&batch, None)?; // [B, classes]
             let logits = logits.to_vec2::<f32>()?;
             for (truth, logits) in labels(&batch).into_iter().zip(logits) {
-                predictions.add(truth as usize, &softmax(&logits));
+                predictions.add(truth as usize, &softmax(&logits))?;
             }
             cells.extend_from_slice(&batch.cells);
             seen(batch.num_cells() as u64);
@@ -147,7 +154,7 @@ impl HeldOut {
         let (mut cells, mut predictions) = parts.next().context("no rank has answered")?;
         for (more, theirs) in parts {
             cells.extend(more);
-            predictions.absorb(theirs);
+            predictions.absorb(theirs)?;
         }
         Ok((cells, predictions))
     }

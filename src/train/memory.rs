@@ -44,6 +44,8 @@ pub(super) struct Footprint<'a> {
     pub num_weights: u64,
     /// What is labelled.
     pub labels: LabelRate,
+    /// Whether the last block is computed for the first token of each cell alone.
+    pub first_tokens: bool,
 }
 
 /// Lengths of cells, in tokens.
@@ -175,6 +177,7 @@ impl Footprint<'_> {
                 tokens: tokens as u64,
                 labels: labels as u64,
                 accumulates: config.gradient_accumulation_steps > 1,
+                first_tokens: self.first_tokens,
             }
         };
         let train = |cells: usize| {
@@ -188,6 +191,7 @@ impl Footprint<'_> {
                     tokens: most as u64,
                     labels: (whole.labels as f64 * most as f64 / whole.tokens as f64) as u64,
                     accumulates: true,
+                    ..whole
                 },
                 None => whole,
             }

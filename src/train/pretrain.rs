@@ -80,6 +80,7 @@ fn prepare(config: &RunConfig, asked: Asked<'_>, files: &Files) -> Result<Prepar
         model: &start.model_config,
         num_weights,
         labels,
+        first_tokens: false,
     };
     let config = &memory::settle(config, asked, &data, &footprint)?;
     let seed = config.seed;

@@ -201,6 +201,7 @@ fn expected_bytes(
         tokens: most(PackedBatch::num_tokens) as u64,
         labels: most(|batch| batch.labels.len()) as u64,
         accumulates: true,
+        first_tokens: false,
     };
     let bytes = config.training_bytes(parameters.num_weights() as u64, size, None);
     bytes.weights + bytes.step

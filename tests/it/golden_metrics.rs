@@ -43,9 +43,9 @@ fn golden_figures_of_predictions() {
         let mut predictions = Predictions::new(num_classes);
         let rows = case["proba"].as_array().unwrap();
         for (truth, row) in ids(&case["y_true"]).iter().zip(rows) {
-            predictions.add(*truth as usize, &numbers(row));
+            predictions.add(*truth as usize, &numbers(row)).unwrap();
         }
-        let figures = predictions.figures();
+        let figures = predictions.figures().unwrap();
         assert_eq!(predictions.len() as usize, rows.len());
         for (name, found) in [
             ("accuracy", figures.accuracy),

@@ -8,7 +8,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use gene_bert::cell::{CellSource, CsrBlock};
-use gene_bert::h5ad::edit::{Additions, ObsColumn, ObsmArray, add_to_copy};
+use gene_bert::file::Spool;
+use gene_bert::h5ad::edit::{Additions, ObsColumn, ObsmArray, add_in_place, add_to_copy};
 use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 use gene_bert::h5ad::{H5ad, OpenOptions};
 use gene_bert::prepare::simulate::simulate;
@@ -384,15 +385,12 @@ fn real_files_can_be_added_to() {
             continue;
         };
         let cells = file.num_cells() as usize;
+        let numbers: Vec<f32> = (0..2 * cells).map(|x| x as f32 / 7.0).collect();
+        let mut values = Spool::new(dir.path()).unwrap();
+        values.extend(&numbers).unwrap();
         let additions = Additions {
             obs: vec![("p".into(), ObsColumn::Numbers(vec![0.5; cells]))],
-            obsm: vec![(
-                "X_gene_bert".into(),
-                ObsmArray {
-                    width: 2,
-                    values: vec![1.0; 2 * cells],
-                },
-            )],
+            obsm: vec![("X_gene_bert".into(), ObsmArray { width: 2, values })],
         };
         match add_to_copy(&path, &copy, &additions, true) {
             Ok(()) => {
@@ -400,6 +398,15 @@ fn real_files_can_be_added_to() {
                 only_added(&path, &copy, &["/obs/p", "/obsm/X_gene_bert"]);
                 let again = H5ad::open(&copy, &OpenOptions::default()).unwrap();
                 assert!(again.obs_column_names().iter().any(|name| name == "p"));
+                let array = File::open(&copy).unwrap().dataset("obsm/X_gene_bert");
+                let array = array.unwrap();
+                assert_eq!(array.shape().unwrap(), [cells as u64, 2]);
+                assert_eq!(array.read_f32().unwrap(), numbers);
+                let bytes = fs::read(&copy).unwrap();
+                add_in_place(&copy, &additions, false).unwrap_err();
+                assert_eq!(fs::read(&copy).unwrap(), bytes);
+                add_in_place(&copy, &additions, true).unwrap();
+                only_added(&path, &copy, &["/obs/p", "/obsm/X_gene_bert"]);
                 fs::remove_file(&copy).unwrap();
             }
             Err(error) => {

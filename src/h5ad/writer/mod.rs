@@ -21,7 +21,7 @@ mod array;
 mod chunk_index;
 mod matrix;
 mod output;
-mod structure;
+pub(super) mod structure;
 mod table;
 mod texts;
 

@@ -6,9 +6,9 @@
 use crate::numbers::Kind;
 
 /// The address of what is not there.
-pub(super) const UNDEFINED: u64 = u64::MAX;
+pub(in super::super) const UNDEFINED: u64 = u64::MAX;
 /// Bytes of the superblock.
-pub(super) const SUPERBLOCK_BYTES: u64 = 48;
+pub(in super::super) const SUPERBLOCK_BYTES: u64 = 48;
 
 /// What an array is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ impl Element {
 pub(super) struct Message(u8, Vec<u8>);
 
 /// The superblock of a file of `end` bytes whose root group lies at `root`.
-pub(super) fn superblock(root: u64, end: u64) -> Vec<u8> {
+pub(in super::super) fn superblock(root: u64, end: u64) -> Vec<u8> {
     let mut bytes = b"\x89HDF\r\n\x1a\n".to_vec();
     bytes.extend([2, 8, 8, 0]);
     for address in [0, UNDEFINED, end, root] {
@@ -203,7 +203,7 @@ fn float(size: u32, places: [u8; 4], bias: u32) -> Vec<u8> {
 }
 
 /// `bytes` followed by their checksum.
-fn checked(mut bytes: Vec<u8>) -> Vec<u8> {
+pub(in super::super) fn checked(mut bytes: Vec<u8>) -> Vec<u8> {
     let sum = lookup3(&bytes);
     bytes.extend(sum.to_le_bytes());
     bytes

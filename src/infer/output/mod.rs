@@ -10,24 +10,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use super::embed::{GeneEmbeddings, InMemory};
+use super::embed::GeneEmbeddings;
 use super::predict::{CellPredictions, Prediction};
 use crate::cell::Labels;
 use crate::file::write_atomic;
-use crate::h5ad::edit::{Additions, ObsColumn, ObsmArray};
-
-/// Embeddings of the rows that were read as an array of obsm; NaN in the others.
-pub fn embeddings_for_h5ad(embeddings: InMemory, name: &str) -> Additions {
-    let InMemory { cells, values } = embeddings;
-    let (width, values) = (
-        cells.width,
-        cells.rows.spread(values, cells.width, f32::NAN),
-    );
-    Additions {
-        obsm: vec![(name.to_owned(), ObsmArray { width, values })],
-        ..Additions::default()
-    }
-}
+use crate::h5ad::edit::{Additions, ObsColumn};
 
 /// Predictions as columns of obs: `<category>_predicted`, `<category>_predicted_probability`, and,
 /// for the second and third best, the same with `_2` and `_3` after `predicted`. Rows that were not
@@ -109,9 +96,9 @@ pub fn write_predictions(path: &Path, predictions: &CellPredictions) -> Result<(
 /// # Errors
 /// A file that cannot be written.
 pub fn write_genes(path: &Path, genes: &GeneEmbeddings) -> Result<()> {
-    let width = genes.array.width;
+    let width = genes.width;
     let header = streams::header(&["gene", "num_cells"], width);
-    let rows = genes.array.values.chunks_exact(width.max(1));
+    let rows = genes.values.chunks_exact(width.max(1));
     let names = genes.gene_ids.iter().zip(&genes.num_cells);
     let lines = names.zip(rows).map(|((gene, num_cells), row)| {
         let mut line = vec![gene.clone(), num_cells.to_string()];
