@@ -149,6 +149,28 @@ pub fn from_vec(values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
     Tensor::from_vec(values, shape.into(), &Device::Cpu)
 }
 
+/// A number that may still be on its way from a device.
+#[derive(Debug, Clone)]
+pub enum Number {
+    /// It is known.
+    Here(f64),
+    /// An f64 `[1]` on a device.
+    There(Tensor),
+}
+
+impl Number {
+    /// The number; waits for the device.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn wait(&self) -> Result<f64> {
+        match self {
+            Self::Here(number) => Ok(*number),
+            Self::There(tensor) => Ok(tensor.to_vec1::<f64>()?.into_iter().sum()),
+        }
+    }
+}
+
 /// Where a backward pass leaves the gradient of a parameter.
 #[derive(Debug, Clone)]
 pub struct Target {
@@ -168,13 +190,12 @@ impl Target {
         if values.len() != count {
             bail!("a gradient of {} values for {count} weights", values.len());
         }
+        if !self.add {
+            return fill(&self.tensor, values);
+        }
         write(&self.tensor, |to| {
-            if self.add {
-                for (to, from) in to.iter_mut().zip(values) {
-                    *to += from;
-                }
-            } else {
-                to.copy_from_slice(values);
+            for (to, from) in to.iter_mut().zip(values) {
+                *to += from;
             }
         })
     }

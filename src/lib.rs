@@ -19,10 +19,10 @@
 //! | 1 | [`dist`] ∘ | several processes: collectives over existing engines, launching, liveness |
 //! | 1 | [`track`] ∘ | what a run reports to W&B, TensorBoard, MLflow, through a journal on disk |
 //! | 1 | [`classical`] ∘ | the simple methods that a model is compared with and looked at by |
-//! | 1 | [`parameters`] | named weights, their gradients, both on disk as safetensors |
+//! | 2 | [`parameters`] | named weights, their gradients, both on disk as safetensors |
 //! | 2 | [`tokenize`] ∘ | cell + vocabulary + settings → tokens |
-//! | 2 | [`model`] | GeneBERT: config, embeddings, blocks, heads, init, weights on disk |
-//! | 2 | [`optim`] | AdamW, schedules, clipping |
+//! | 3 | [`model`] | GeneBERT: config, embeddings, blocks, heads, init, weights on disk |
+//! | 3 | [`optim`] | AdamW, schedules, clipping |
 //! | 3 | [`loader`] ∘ | sampling plan, collator, read-ahead, resumable state |
 //! | 4 | [`config`] | `RunConfig`: defaults < TOML file < flags; validated before any heavy work |
 //! | 5 | [`prepare`] ∘ | jobs on data: conversion, vocabularies, rankings of genes, tokens, simulated cells |

@@ -9,9 +9,9 @@ use crate::kernels::device::NoGpu;
 ///
 /// # Errors
 /// The device asked for cannot be used.
-pub(super) fn open_device(device: Device) -> Result<candle_core::Device> {
+pub(super) fn open_device(device: Device, tf32: bool) -> Result<candle_core::Device> {
     let refused = |error: NoGpu| anyhow!("--device: {error}\nhint: {}", error.hint());
-    let (device, text) = device.open().map_err(refused)?;
+    let (device, text) = device.open(tf32).map_err(refused)?;
     eprintln!("{text}");
     Ok(device)
 }

@@ -57,7 +57,7 @@ pub(super) struct ModelFlags {
     /// Accept values that look scaled rather than counts or their logs [default: as in training]
     #[arg(long)]
     allow_scaled: bool,
-    /// Factors of the matrix products: f32, bf16 or auto [default: as in training]
+    /// Factors of the matrix products: f32, bf16, f16 (on a GPU) or auto [default: as in training]
     #[arg(long, value_name = "DTYPE", value_parser = named::<Dtype>)]
     dtype: Option<Dtype>,
     /// Cells per batch
@@ -170,7 +170,7 @@ impl ModelFlags {
             ensure!(threads > 0, "--threads 0: at least one thread must compute");
         }
         compute_with(self.threads);
-        let device = open_device(self.device)?;
+        let device = open_device(self.device, false)?;
         let open = |path: &PathBuf| {
             let checkpoint = Checkpoint::open_as(path, self.dtype, &device)?;
             eprintln!("{}", checkpoint.describe());

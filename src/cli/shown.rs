@@ -75,7 +75,7 @@ pub(super) fn for_reading(arg: clap::Arg) -> clap::Arg {
 }
 
 /// Settings that concern what a step of training computes.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 11] = [
     "attention_probs_dropout_prob",
     "dataloader_num_workers",
     "device",
@@ -86,6 +86,7 @@ const STEPS: [&str; 10] = [
     "num_hidden_layers",
     "pretrained_model_path",
     "recompute",
+    "tf32",
 ];
 
 /// Hides the flags of a run that change nothing in how fast steps are.

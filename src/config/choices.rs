@@ -82,6 +82,8 @@ pub enum Dtype {
     F32,
     /// Factors rounded to bf16.
     Bf16,
+    /// Factors rounded to f16, with a scaled loss; on a GPU only.
+    F16,
 }
 
 impl Dtype {
@@ -91,16 +93,18 @@ impl Dtype {
         match self {
             Self::F32 => Precision::F32,
             Self::Bf16 => Precision::Bf16,
+            Self::F16 => Precision::F16,
             Self::Auto => peak::faster_precision(),
         }
     }
+}
 
-    /// The same without `auto`, so that what is saved says what a run was computed in.
-    #[must_use]
-    pub fn settled(self) -> Self {
-        match self.precision() {
+impl From<Precision> for Dtype {
+    fn from(precision: Precision) -> Self {
+        match precision {
             Precision::F32 => Self::F32,
             Precision::Bf16 => Self::Bf16,
+            Precision::F16 => Self::F16,
         }
     }
 }
@@ -144,18 +148,18 @@ impl Device {
     }
 
     /// Opens it, and says where is computed, and under `auto` why not on a GPU, if this build has
-    /// CUDA. Threads must have been settled.
+    /// CUDA. With `tf32` a GPU computes products of f32 in tf32. Threads must have been settled.
     ///
     /// # Errors
     /// It is a CUDA device that cannot be used; the error says why.
-    pub fn open(self) -> Result<(candle_core::Device, String), NoGpu> {
+    pub fn open(self, tf32: bool) -> Result<(candle_core::Device, String), NoGpu> {
         let cpu = || format!("Device: CPU, {} threads", rayon::current_num_threads());
         let number = match self {
             Self::Cpu => return Ok((candle_core::Device::Cpu, cpu())),
             Self::Auto => 0,
             Self::Cuda(number) => number,
         };
-        match device::cuda(number) {
+        match device::cuda(number, tf32) {
             Ok((device, gpu)) => Ok((device, format!("Device: cuda:{number}, {}", gpu.name))),
             Err(error) if self != Self::Auto => Err(error),
             Err(error) if device::IS_BUILT => {

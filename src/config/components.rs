@@ -264,11 +264,12 @@ impl RunConfig {
         model
     }
 
-    /// In what matrix products are computed.
+    /// In what matrix products are computed: on a GPU bf16, on the CPU f32, unless said otherwise.
     pub fn precision(&self) -> Precision {
         match self.dtype {
-            Dtype::Auto if self.device.gpu().is_some() => Precision::Bf16,
-            dtype => dtype.precision(),
+            None | Some(Dtype::Auto) if self.device.gpu().is_some() => Precision::Bf16,
+            None => Precision::F32,
+            Some(dtype) => dtype.precision(),
         }
     }
 

@@ -252,7 +252,8 @@ mod tests {
                 | "use-flash-attn"
                 | "auto-find-batch-size"
                 | "balanced-dataset"
-                | "recompute" => "=true",
+                | "recompute"
+                | "tf32" => "=true",
                 "matrix" => " layers.counts",
                 "bin-edges" => " -0.5 0.1 2",
                 "unknown-phenotype" => " mask",

@@ -387,10 +387,16 @@ settings! {
     )]
     recompute (bool): bool = false;
     /// Factors of the matrix products: f32; bf16 (weights and sums stay f32; several times faster
-    /// where the processor has AMX or AVX512-BF16); or auto: bf16 where it is measured to be faster
-    /// [default: f32]
+    /// where the processor has AMX or AVX512-BF16); f16 (on a GPU); or auto: bf16 on a GPU and where
+    /// it is measured to be faster [default: f32, on a GPU bf16]
     #[arg(long, help_heading = MACHINE, value_name = "DTYPE", value_parser = named::<Dtype>)]
-    dtype (Dtype): Dtype = Dtype::F32;
+    dtype (Dtype): Option<Dtype> = None;
+    /// Round the factors of products of f32 to tf32 on a GPU: many times faster
+    #[arg(
+        long, help_heading = MACHINE, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    tf32 (bool): bool = false;
     /// Where to compute: cpu, cuda:N, or auto: a GPU where one can be used [default: auto]
     #[arg(long, help_heading = MACHINE, value_name = "DEVICE", value_parser = named::<Device>)]
     device (Device): Device = Device::Auto;

@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use super::choices::GeneStart;
+use super::choices::{Dtype, GeneStart};
 use super::jobs::Job;
 use super::settings::RunConfig;
 use super::spelling::nearest;
@@ -400,6 +400,20 @@ impl RunConfig {
         checks.at_least_one("rank_timeout", self.rank_timeout);
         if let Err(error) = self.device.check() {
             checks.push("device", error.to_string(), error.hint());
+        }
+        let only_on_gpu = [
+            ("dtype", self.dtype == Some(Dtype::F16), "f16", "set bf16"),
+            ("tf32", self.tf32, "tf32", "leave it out"),
+        ];
+        for (key, is_asked, what, hint) in only_on_gpu {
+            if is_asked && self.device.gpu().is_none() {
+                let wrong = format!("the CPU computes nothing in {what}");
+                checks.push(
+                    key,
+                    wrong,
+                    format!("{hint}, or --device cuda:0 where there is one"),
+                );
+            }
         }
     }
 }

@@ -7,7 +7,9 @@ use anyhow::{Context, Result, bail};
 use candle_core::Device;
 
 use crate::config::{Dtype, Settings};
-use crate::model::{GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification};
+use crate::model::{
+    GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification, Precision,
+};
 use crate::prepare::encoding;
 use crate::tokenize::TokenizeConfig;
 use crate::train::classes::Classes;
@@ -69,6 +71,7 @@ impl Checkpoint {
         let mut config = GeneBertConfig::from_file(&path.join("config.json"))?;
         config.validate()?;
         config.precision = match dtype.or(run.dtype) {
+            Some(Dtype::Auto) if device.is_cuda() => Precision::Bf16,
             Some(dtype) => dtype.precision(),
             None => config.precision,
         };

@@ -11,6 +11,8 @@ use rayon::prelude::*;
 
 use super::profile::span;
 use super::simd::vectorized;
+#[cfg(feature = "cuda")]
+use crate::buffers::Number;
 use crate::buffers::{Slice, read, write_all};
 
 const CHUNK: usize = 16 * 1024;
@@ -64,6 +66,24 @@ pub struct Moved<'a> {
     pub second: &'a Tensor,
     /// The numbers.
     pub settings: Settings,
+}
+
+/// On a GPU: moves all of `parameters`, unless the step is not finite. What `decides` is as
+/// `cuda/guard.cu` has it: a rule of seven numbers, a state of five. `gradients` are those whose norm
+/// counts, `losses` what they are of. Returns the verdict, four f64; nothing is waited for.
+///
+/// # Errors
+/// As [`step`].
+#[cfg(feature = "cuda")]
+pub fn guarded_step(
+    parameters: &[Moved<'_>],
+    gradients: &[&Tensor],
+    losses: &[Number],
+    rule: [f64; 7],
+    state: &Tensor,
+) -> Result<Tensor> {
+    parameters.iter().try_for_each(check)?;
+    super::cuda::guarded_adamw(parameters, gradients, losses, rule, state)
 }
 
 /// Moves the weights and the moments of all parameters.

@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::profile::span;
 use super::simd::{dot, exp, max, sum, vectorized};
-use crate::buffers::{read, write};
+use crate::buffers::{Number, read, write};
 
 /// How rows are weighed.
 #[derive(Debug, Clone, Copy, Default)]
@@ -22,6 +22,8 @@ pub struct Settings<'a> {
     pub class_weights: Option<&'a [f32]>,
     /// How the share that smoothing spreads weighs.
     pub spread: Spread,
+    /// On a GPU, f64 of which the first multiplies the gradient; `None`: 1.
+    pub gradient_scale: Option<&'a Tensor>,
 }
 
 /// How the share of a label that is spread over all classes weighs.
@@ -52,14 +54,18 @@ pub fn forward(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Resul
     let _span = span("cross entropy", 0);
     let width = check(logits, labels, settings)?;
     let row = Row::new(settings, width);
-    on_gpu!(logits, row.on_gpu(logits, labels, false));
+    on_gpu!(logits, {
+        let sum = row.on_gpu(logits, labels, None)?.wait()?;
+        Ok(row.total(vec![sum], labels))
+    });
     let logits = read::<f32>(logits)?;
     let losses = logits.par_chunks(width).zip(labels);
     let losses = losses.map(|(logits, &label)| row_loss(&row, logits, label as usize));
     Ok(row.total(losses.collect(), labels))
 }
 
-/// The loss, and its gradient (of the sum) written over the logits.
+/// The summed loss, its weight (as [`Loss`] has them), and its gradient (of the sum) written over
+/// the logits. On a GPU nothing is waited for.
 ///
 /// # Errors
 /// As [`forward`].
@@ -67,18 +73,26 @@ pub fn forward_backward(
     logits: Tensor,
     labels: &[u32],
     settings: Settings<'_>,
-) -> Result<(Loss, Tensor)> {
+) -> Result<(Number, f64, Tensor)> {
     let _span = span("cross entropy", 0);
     let width = check(&logits, labels, settings)?;
     let row = Row::new(settings, width);
-    on_gpu!(logits, Ok((row.on_gpu(&logits, labels, true)?, logits)));
+    on_gpu!(logits, {
+        let scale = Some(settings.gradient_scale);
+        let sum = row.on_gpu(&logits, labels, scale)?;
+        Ok((sum, row.total(Vec::new(), labels).weight, logits))
+    });
+    if settings.gradient_scale.is_some() {
+        bail!("cross entropy: gradients are not scaled on the CPU");
+    }
     let losses = write(&logits, |logits| {
         let losses = logits.par_chunks_mut(width).zip(labels);
         losses
             .map(|(logits, &label)| row_gradient(&row, logits, label as usize))
             .collect::<Vec<f64>>()
     })?;
-    Ok((row.total(losses, labels), logits))
+    let loss = row.total(losses, labels);
+    Ok((Number::Here(loss.sum), loss.weight, logits))
 }
 
 vectorized! {
@@ -121,12 +135,17 @@ impl<'a> Row<'a> {
         }
     }
 
+    /// The summed loss; with a `scale`, itself given or not, the logits become the gradient.
     #[cfg(feature = "cuda")]
-    fn on_gpu(&self, logits: &Tensor, labels: &[u32], write_gradient: bool) -> Result<Loss> {
+    fn on_gpu(
+        &self,
+        logits: &Tensor,
+        labels: &[u32],
+        scale: Option<Option<&Tensor>>,
+    ) -> Result<Number> {
         let by_class = self.by_class.map_or(-1.0, |(_, total)| total);
         let shares = [self.label_share, self.class_share, self.smoothing, by_class];
-        let sum = super::cuda::cross_entropy(logits, labels, self.weights, shares, write_gradient)?;
-        Ok(self.total(vec![sum], labels))
+        super::cuda::cross_entropy(logits, labels, self.weights, shares, scale)
     }
 
     /// What is spread over all classes.
@@ -266,6 +285,7 @@ mod tests {
             smoothing,
             class_weights: weighted.then_some(&weights),
             spread,
+            gradient_scale: None,
         };
         let weight = |class: usize| match weighted {
             true => f64::from(weights[class]),
@@ -278,8 +298,8 @@ mod tests {
         assert_close("loss", &[loss.sum], &[expected(&wide_logits)]);
         let weight: f64 = labels.iter().map(|l| all[*l as usize]).sum();
         assert_close("weight", &[loss.weight], &[weight]);
-        let (again, gradient) = forward_backward(logits, &labels, settings).unwrap();
-        assert_eq!(again, loss);
+        let (sum, weight, gradient) = forward_backward(logits, &labels, settings).unwrap();
+        assert_eq!((sum.wait().unwrap(), weight), (loss.sum, loss.weight));
         assert_close("dlogits", &wide(&gradient), &slopes(&wide_logits, expected));
     }
 
@@ -303,8 +323,10 @@ mod tests {
         let (logits, labels) = (random.tensor(&[500, 70]), random.ids(500, 70));
         same_for_any_threads(|| {
             let logits = logits.copy().unwrap();
-            let (loss, gradient) = forward_backward(logits, &labels, Settings::default()).unwrap();
-            let loss = crate::buffers::from_vec(vec![loss.sum as f32], 1).unwrap();
+            let (sum, _, gradient) =
+                forward_backward(logits, &labels, Settings::default()).unwrap();
+            let sum = sum.wait().unwrap() as f32;
+            let loss = crate::buffers::from_vec(vec![sum], 1).unwrap();
             vec![gradient, loss]
         });
     }

@@ -63,25 +63,57 @@ pub fn probe(number: usize) -> Result<Gpu, NoGpu> {
     Err(NoGpu::NotBuilt(number))
 }
 
-/// Opens device `number`.
+/// Opens device `number`; with `tf32` products of f32 are computed in tf32.
 ///
 /// # Errors
 /// It cannot be used; the error says why.
-pub fn cuda(number: usize) -> Result<(Device, Gpu), NoGpu> {
+pub fn cuda(number: usize, tf32: bool) -> Result<(Device, Gpu), NoGpu> {
     let gpu = probe(number)?;
-    let device = Device::new_cuda(number).map_err(|error| NoGpu::Unusable {
+    #[cfg(feature = "cuda")]
+    let device = found::open(number, tf32);
+    #[cfg(not(feature = "cuda"))]
+    let device = {
+        let _ = tf32;
+        Device::new_cuda(number)
+    };
+    let device = device.map_err(|error| NoGpu::Unusable {
         number,
         reason: format!("{} does not start: {error}", gpu.name),
     })?;
     Ok((device, gpu))
 }
 
+/// Bytes of a GPU's memory that nobody has taken; `None` for the CPU.
+pub fn free_bytes(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    return found::free_bytes(device);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        None
+    }
+}
+
+/// The most bytes of a GPU's memory that tensors have taken so far; `None` for the CPU.
+pub fn most_bytes(device: &Device) -> Option<u64> {
+    #[cfg(feature = "cuda")]
+    return found::most_bytes(device);
+    #[cfg(not(feature = "cuda"))]
+    {
+        let _ = device;
+        None
+    }
+}
+
 #[cfg(feature = "cuda")]
 mod found {
     use std::ffi::CStr;
 
+    use candle_core::Device;
+    use candle_core::cuda_backend::WrapErr;
+    use candle_core::cuda_backend::cudarc::cublas::sys as cublas;
     use candle_core::cuda_backend::cudarc::driver::result::{self, DriverError};
-    use candle_core::cuda_backend::cudarc::driver::sys::CUdevice_attribute as Attribute;
+    use candle_core::cuda_backend::cudarc::driver::sys::{self, CUdevice_attribute as Attribute};
 
     use super::Gpu;
 
@@ -134,6 +166,54 @@ mod found {
             name,
             bytes,
         })
+    }
+
+    /// Opens a device with a stream of its own, in which all of its work goes in order, whichever
+    /// thread asks for it. Memory that is freed stays with the program.
+    pub(super) fn open(number: usize, tf32: bool) -> candle_core::Result<Device> {
+        let device = Device::new_cuda_with_stream(number)?;
+        let cuda = device.as_cuda_device()?;
+        // SAFETY: of one stream no work has to wait for that of another.
+        unsafe { cuda.disable_event_tracking() };
+        let mut most = u64::MAX;
+        let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        // SAFETY: this attribute of a pool is a u64.
+        unsafe { sys::cuMemPoolSetAttribute(pool(&device)?, threshold, (&raw mut most).cast()) }
+            .result()
+            .w()?;
+        if tf32 {
+            let mode = cublas::cublasMath_t::CUBLAS_TF32_TENSOR_OP_MATH;
+            // SAFETY: the handle is the device's.
+            unsafe { cublas::cublasSetMathMode(*cuda.cublas_handle().handle(), mode) }
+                .result()
+                .w()?;
+        }
+        Ok(device)
+    }
+
+    /// What tensors of the device are allocated from.
+    fn pool(device: &Device) -> candle_core::Result<sys::CUmemoryPool> {
+        let mut pool = std::ptr::null_mut();
+        let context = device.as_cuda_device()?.cuda_stream().context().clone();
+        // SAFETY: the device is open.
+        unsafe { sys::cuDeviceGetDefaultMemPool(&raw mut pool, context.cu_device()) }
+            .result()
+            .w()?;
+        Ok(pool)
+    }
+
+    pub(super) fn free_bytes(device: &Device) -> Option<u64> {
+        let stream = device.as_cuda_device().ok()?.cuda_stream();
+        let (free, _) = stream.context().mem_get_info().ok()?;
+        Some(free as u64)
+    }
+
+    pub(super) fn most_bytes(device: &Device) -> Option<u64> {
+        let (pool, mut bytes) = (pool(device).ok()?, 0u64);
+        let high = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_USED_MEM_HIGH;
+        // SAFETY: this attribute of a pool is a u64.
+        let found = unsafe { sys::cuMemPoolGetAttribute(pool, high, (&raw mut bytes).cast()) };
+        found.result().ok().map(|()| bytes)
     }
 
     /// Whether the system's loader finds `library`; it stays loaded.

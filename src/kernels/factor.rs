@@ -43,7 +43,7 @@ impl Factor {
     /// # Errors
     /// x is no contiguous f32 matrix on the CPU, or any matrix on a GPU.
     pub fn new(precision: Precision, x: &Tensor) -> Result<Self> {
-        if precision == Precision::F32 || !x.device().is_cpu() {
+        if precision != Precision::Bf16 || !x.device().is_cpu() {
             return Ok(Self::from(x.clone()));
         }
         let _span = span("rounding", 0);

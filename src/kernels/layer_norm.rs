@@ -209,7 +209,7 @@ pub fn backward_to_map(
     dropout: Option<&Dropout>,
     [dweight, dbias]: [&Target; 2],
 ) -> Result<(Tensor, OutputGradient)> {
-    if precision == Precision::F32 || !dy.device().is_cpu() {
+    if precision != Precision::Bf16 || !dy.device().is_cpu() {
         let found = backward(weight, saved, dy, dropout, dweight, dbias)?;
         return Ok((found.residual, OutputGradient::from(found.x)));
     }

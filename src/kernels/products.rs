@@ -24,6 +24,8 @@ pub enum Precision {
     F32,
     /// Factors rounded to bf16.
     Bf16,
+    /// Factors rounded to f16, on a GPU; the CPU computes these in f32.
+    F16,
 }
 
 impl From<Precision> for candle_core::DType {
@@ -32,6 +34,7 @@ impl From<Precision> for candle_core::DType {
         match precision {
             Precision::F32 => Self::F32,
             Precision::Bf16 => Self::BF16,
+            Precision::F16 => Self::F16,
         }
     }
 }
@@ -41,6 +44,7 @@ impl std::fmt::Display for Precision {
         f.write_str(match self {
             Self::F32 => "f32",
             Self::Bf16 => "bf16",
+            Self::F16 => "f16",
         })
     }
 }
@@ -55,7 +59,7 @@ impl Precision {
     /// A left side.
     pub(super) fn left(self, a: Matrix<'_>) -> Side<'_> {
         match self {
-            Self::F32 => Side::Plain(a),
+            Self::F32 | Self::F16 => Side::Plain(a),
             Self::Bf16 => Side::Packed(Packed::left_here(a)),
         }
     }
@@ -63,7 +67,7 @@ impl Precision {
     /// A right side.
     pub(super) fn right(self, b: Matrix<'_>) -> Side<'_> {
         match self {
-            Self::F32 => Side::Plain(b),
+            Self::F32 | Self::F16 => Side::Plain(b),
             Self::Bf16 => Side::Packed(Packed::right_here(b)),
         }
     }
@@ -155,7 +159,7 @@ pub(super) struct Products<'a> {
 /// already, and smaller tiles leave no thread without work for long.
 fn num_tiles(precision: Precision) -> usize {
     match precision {
-        Precision::F32 => 32,
+        Precision::F32 | Precision::F16 => 32,
         Precision::Bf16 => 96,
     }
 }
@@ -251,7 +255,7 @@ impl<'a> Products<'a> {
     ) {
         let tiles = self.tiles();
         match self.precision {
-            Precision::F32 => {
+            Precision::F32 | Precision::F16 => {
                 in_order(tiles.len() + num_others, |task| match tiles.get(task) {
                     Some(tile) => self.compute(tile, &finish),
                     None => other(task - tiles.len()),

@@ -4,7 +4,7 @@
 use candle_core::{Result, Tensor, bail};
 
 use super::profile::span;
-use crate::buffers::{from_vec, read};
+use crate::buffers::{from_vec, read, write};
 
 /// The rows at `positions` of x [T, D] → [N, D].
 ///
@@ -54,6 +54,33 @@ pub fn scatter(dy: &Tensor, positions: &[u32], height: usize) -> Result<Tensor> 
         }
     }
     from_vec(dx, (height, width))
+}
+
+/// Adds the rows of `values` [R, D] to those numbered `rows`, ascending, of `table` [height, D] in
+/// place. f32.
+///
+/// # Errors
+/// Shapes that do not fit, or rows beyond the table or out of order.
+pub fn add_rows(table: &Tensor, rows: &[u32], values: &Tensor) -> Result<()> {
+    let (height, width) = table.dims2()?;
+    let highest = rows.last().map_or(0, |row| *row as usize + 1);
+    let ascend = rows.is_sorted_by(|a, b| a < b);
+    if values.dims() != [rows.len(), width] || highest > height || !ascend {
+        bail!(
+            "rows {:?} up to {highest} do not fit a table of {height} × {width}",
+            values.shape()
+        );
+    }
+    on_gpu!(table, super::cuda::add_rows(table, rows, values));
+    let values = read::<f32>(values)?;
+    write(table, |table| {
+        for (&row, values) in rows.iter().zip(values.chunks_exact(width.max(1))) {
+            let at = row as usize * width;
+            for (to, from) in table[at..at + width].iter_mut().zip(values) {
+                *to += from;
+            }
+        }
+    })
 }
 
 /// Refuses a position that stands twice, as kernels do not add to one row at once.

@@ -5,7 +5,7 @@ use candle_core::{Result, Tensor};
 
 use super::encoder::{Encoder, FIRST_HEAD_SITE};
 use super::layers::Linear;
-use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum};
+use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum, StepLoss};
 use crate::buffers::to_host;
 use crate::cell::PackedBatch;
 use crate::kernels::activation::{self, Activation};
@@ -119,7 +119,7 @@ impl GeneBertForSequenceClassification {
             return Ok(LossSum::default());
         }
         let logits = self.forward(batch, dropout)?;
-        let loss = cross_entropy::forward(&logits, labels, config.settings())?;
+        let loss = cross_entropy::forward(&logits, labels, config.settings(None))?;
         Ok(loss_sum(loss, labels))
     }
 
@@ -134,9 +134,9 @@ impl GeneBertForSequenceClassification {
         config: &LossConfig,
         dropout: Option<DropoutKey>,
         gradients: &mut Gradients,
-    ) -> Result<LossSum> {
+    ) -> Result<StepLoss> {
         if labels.is_empty() {
-            return Ok(LossSum::default());
+            return Ok(StepLoss::none());
         }
         let learns = self.frozen.is_none_or(|n| n < self.encoder.num_blocks());
         let (first, saved) = if learns {
@@ -146,13 +146,19 @@ impl GeneBertForSequenceClassification {
             (self.encoder.infer_first(batch, dropout)?, None)
         };
         let (logits, head) = self.head(first, dropout)?;
-        let (loss, dlogits) = cross_entropy::forward_backward(logits, labels, config.settings())?;
+        let scale = gradients.loss_scale();
+        let settings = config.settings(scale.as_ref());
+        let (sum, weight, dlogits) = cross_entropy::forward_backward(logits, labels, settings)?;
         let dfirst = self.head_backward(head, dlogits, gradients)?;
         if let Some(saved) = saved {
             let encoder = &self.encoder;
             encoder.backward(batch, saved, dfirst, self.frozen, gradients)?;
         }
-        Ok(loss_sum(loss, labels))
+        Ok(StepLoss {
+            sum,
+            weight,
+            num_labels: labels.len(),
+        })
     }
 
     /// The states of `[CLS]` [B, D] → logits.

@@ -6,7 +6,7 @@ use candle_core::{Result, Tensor};
 use super::embeddings::WORD_TABLE;
 use super::encoder::Encoder;
 use super::layers::{LayerNorm, Linear, spec};
-use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum};
+use super::{DropoutKey, GeneBertConfig, LossConfig, LossSum, StepLoss};
 use crate::buffers::to_host;
 use crate::cell::PackedBatch;
 use crate::kernels::activation::{self, Activation};
@@ -128,7 +128,7 @@ impl GeneBertForMaskedLM {
             return Ok(LossSum::default());
         }
         let logits = self.forward(batch, dropout)?;
-        let loss = cross_entropy::forward(&logits, &tokens(batch), config.settings())?;
+        let loss = cross_entropy::forward(&logits, &tokens(batch), config.settings(None))?;
         Ok(loss_sum(loss, batch))
     }
 
@@ -143,19 +143,24 @@ impl GeneBertForMaskedLM {
         config: &LossConfig,
         dropout: Option<DropoutKey>,
         gradients: &mut Gradients,
-    ) -> Result<LossSum> {
+    ) -> Result<StepLoss> {
         if batch.labels.is_empty() {
-            return Ok(LossSum::default());
+            return Ok(StepLoss::none());
         }
         let (hidden, saved) = self.encoder.forward(batch, dropout, |_| Ok(()))?;
         let (logits, head) = self.head(batch, &hidden)?;
-        let labels = tokens(batch);
-        let (loss, dlogits) = cross_entropy::forward_backward(logits, &labels, config.settings())?;
+        let (labels, scale) = (tokens(batch), gradients.loss_scale());
+        let settings = config.settings(scale.as_ref());
+        let (sum, weight, dlogits) = cross_entropy::forward_backward(logits, &labels, settings)?;
         let dhidden = self.head_backward(batch, head, dlogits, gradients)?;
         drop(hidden);
         self.encoder
             .backward(batch, saved, dhidden, None, gradients)?;
-        Ok(loss_sum(loss, batch))
+        Ok(StepLoss {
+            sum,
+            weight,
+            num_labels: labels.len(),
+        })
     }
 
     fn head(&self, batch: &PackedBatch, hidden: &Tensor) -> Result<(Tensor, SavedHead)> {

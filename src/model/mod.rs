@@ -18,6 +18,10 @@ mod layers;
 mod masked_lm;
 mod step_bytes;
 
+use candle_core::{Result, Tensor};
+
+use crate::buffers::Number;
+use crate::kernels::cross_entropy;
 pub use crate::kernels::cross_entropy::Spread;
 pub use crate::kernels::dropout::DropoutKey;
 pub use crate::kernels::products::Precision;
@@ -42,11 +46,12 @@ pub struct LossConfig {
 }
 
 impl LossConfig {
-    fn settings(&self) -> crate::kernels::cross_entropy::Settings<'_> {
-        crate::kernels::cross_entropy::Settings {
+    fn settings<'a>(&'a self, scale: Option<&'a Tensor>) -> cross_entropy::Settings<'a> {
+        cross_entropy::Settings {
             smoothing: self.label_smoothing,
             class_weights: self.class_weights.as_deref(),
             spread: self.spread,
+            gradient_scale: scale,
         }
     }
 }
@@ -60,4 +65,37 @@ pub struct LossSum {
     pub weight: f64,
     /// Number of labels.
     pub num_labels: usize,
+}
+
+/// As [`LossSum`], of a sum that a device may still be computing.
+#[derive(Debug, Clone)]
+pub struct StepLoss {
+    /// The sum over labelled positions (or cells).
+    pub sum: Number,
+    /// What to divide by for the mean.
+    pub weight: f64,
+    /// Number of labels.
+    pub num_labels: usize,
+}
+
+impl StepLoss {
+    fn none() -> Self {
+        Self {
+            sum: Number::Here(0.0),
+            weight: 0.0,
+            num_labels: 0,
+        }
+    }
+
+    /// The loss; waits for the device.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn wait(&self) -> Result<LossSum> {
+        Ok(LossSum {
+            sum: self.sum.wait()?,
+            weight: self.weight,
+            num_labels: self.num_labels,
+        })
+    }
 }

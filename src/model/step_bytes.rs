@@ -77,6 +77,34 @@ impl GeneBertConfig {
         }
     }
 
+    /// The same on a GPU, somewhat more than it takes: whatever comes of the batch is of the type of
+    /// the run's products there, a matrix's weights are rounded anew for each product, and a
+    /// checkpoint is written from the host's memory.
+    pub fn training_bytes_on_gpu(
+        &self,
+        num_weights: u64,
+        train: BatchSize,
+        eval: Option<BatchSize>,
+    ) -> TrainingBytes {
+        let share = match self.precision {
+            Precision::F32 => 1.0,
+            Precision::Bf16 | Precision::F16 => 0.5,
+        };
+        let wide = Self {
+            precision: Precision::F32,
+            ..self.clone()
+        };
+        let wide = wide.training_bytes(num_weights, train, eval);
+        let of_batch = |bytes: u64| (bytes as f64 * share) as u64;
+        let largest = self.hidden_size * self.intermediate_size.max(self.vocab_size);
+        TrainingBytes {
+            weights: wide.weights,
+            step: of_batch(wide.step) + FLOAT * num_weights + of_batch(FLOAT * largest as u64),
+            evaluation: of_batch(wide.evaluation),
+            saving: 0,
+        }
+    }
+
     /// Weights of the tables of tokens and types.
     fn table_weights(&self) -> u64 {
         (self.vocab_size + self.type_vocab_size) as u64 * self.hidden_size as u64
@@ -85,7 +113,7 @@ impl GeneBertConfig {
     /// What a matrix of so many floats takes that only goes into products.
     fn rounded(&self, floats: u64) -> u64 {
         match self.precision {
-            Precision::F32 => floats,
+            Precision::F32 | Precision::F16 => floats,
             Precision::Bf16 => floats / 2,
         }
     }
@@ -112,7 +140,7 @@ impl GeneBertConfig {
         let kept = size.tokens * (2 * width + kept);
         let head = self.head_floats(size);
         let packed = |floats: u64| match self.precision {
-            Precision::F32 => 0,
+            Precision::F32 | Precision::F16 => 0,
             Precision::Bf16 => floats / 2,
         };
         let feed_forward = 2 * width + self.rounded(inner) + packed(width + inner);
@@ -219,5 +247,28 @@ mod tests {
         assert!(of(1, true) < of(1, false) / 3);
         let (saved, whole) = (of(6, false) - of(6, true), of(7, false) - of(6, false));
         assert!(saved > whole / 2 && saved < whole, "{saved} of {whole}");
+    }
+
+    #[test]
+    fn on_a_gpu_what_comes_of_a_batch_is_as_wide_as_its_products() {
+        let step = |precision, tokens| {
+            let config = GeneBertConfig {
+                precision,
+                ..GeneBertConfig::default().with_vocabulary(500, 20_000)
+            };
+            let size = BatchSize {
+                tokens,
+                labels: tokens / 6,
+                accumulates: false,
+                first_tokens: false,
+            };
+            let bytes = config.training_bytes_on_gpu(50_000_000, size, None);
+            assert_eq!(bytes.saving, 0);
+            bytes.step
+        };
+        let more = |precision| step(precision, 200_000) - step(precision, 100_000);
+        let (wide, narrow) = (more(Precision::F32), more(Precision::Bf16));
+        assert!(wide.abs_diff(2 * narrow) < wide / 100, "{narrow} of {wide}");
+        assert!(step(Precision::F16, 1) > 50_000_000 * FLOAT);
     }
 }

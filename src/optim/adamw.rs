@@ -1,14 +1,19 @@
 //! AdamW over all parameters: two moments each, decay on matrices and tables only.
 //!
 //! State on disk: a safetensors file with `NAME.exp_avg` and `NAME.exp_avg_sq` for every parameter
-//! and the number of steps taken in its metadata; reading it back is exact.
+//! and, in its metadata, the number of steps taken and, where the loss is scaled, its scale and the
+//! steps since that changed; reading it back is exact.
 
 use std::path::Path;
 
 use candle_core::{DType, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::buffers;
+use super::guard::{Outcome, State, StepRule};
+#[cfg(feature = "cuda")]
+use super::norm::all_of;
+use super::norm::global_norm;
+use crate::buffers::{self, Number};
 use crate::kernels::adamw::{self, Moved, Settings};
 use crate::parameters::{
     Gradient, Gradients, ParameterError, Parameters, read_tensors, write_tensors,
@@ -44,7 +49,10 @@ impl Default for AdamWConfig {
 pub struct AdamW {
     config: AdamWConfig,
     entries: Vec<Entry>,
-    steps: u64,
+    state: State,
+    /// The state on a GPU, where that decides about steps: then `state` is that of the last load.
+    on_gpu: Option<Tensor>,
+    scales_loss: bool,
 }
 
 #[derive(Debug)]
@@ -75,28 +83,113 @@ impl AdamW {
                 seen: vec![false; var.dims().first().copied().unwrap_or(0)],
             })
         };
-        Ok(Self {
+        let entries = parameters.iter().map(entry).collect::<Result<_>>()?;
+        let mut adamw = Self {
             config,
-            entries: parameters.iter().map(entry).collect::<Result<_>>()?,
-            steps: 0,
-        })
+            entries,
+            state: State::new(false),
+            on_gpu: None,
+            scales_loss: false,
+        };
+        adamw.restart(State::new(false))?;
+        Ok(adamw)
     }
 
-    /// Steps taken.
-    pub fn num_steps(&self) -> u64 {
-        self.steps
+    /// The same, with gradients of the loss times a scale that finds its size by itself; on a GPU.
+    ///
+    /// # Errors
+    /// The parameters are on the CPU.
+    pub fn scaling_loss(mut self) -> Result<Self> {
+        self.scales_loss = true;
+        self.restart(State::new(true))?;
+        match self.on_gpu {
+            Some(_) => Ok(self),
+            None => bail!("losses are scaled on a GPU only"),
+        }
     }
 
-    /// One step at learning rate `lr` with gradients multiplied by `scale` (clipping, mean over
-    /// labels). A parameter without a gradient stays as it is.
+    fn restart(&mut self, state: State) -> Result<()> {
+        self.state = state;
+        #[cfg(feature = "cuda")]
+        if let Some(device) = self.entries.first().map(|entry| entry.weights.device())
+            && device.is_cuda()
+        {
+            self.on_gpu = Some(Tensor::new(&state.to_numbers(), device)?);
+        }
+        Ok(())
+    }
+
+    /// What multiplies the loss, for [`Gradients::scale_loss_by`].
+    pub fn loss_scale(&self) -> Option<Tensor> {
+        self.on_gpu.clone().filter(|_| self.scales_loss)
+    }
+
+    /// Steps taken; those left out are not counted. Waits for a GPU.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn num_steps(&self) -> Result<u64> {
+        Ok(self.now()?.applied)
+    }
+
+    fn now(&self) -> Result<State> {
+        let Some(tensor) = &self.on_gpu else {
+            return Ok(self.state);
+        };
+        match State::from_numbers(&tensor.to_vec1::<f64>()?) {
+            Some(state) => Ok(state),
+            None => bail!("the state of AdamW has {} numbers", tensor.elem_count()),
+        }
+    }
+
+    /// One step, unless it is not finite: `losses`, summed over labels, are those that the
+    /// `gradients` are of. A parameter without a gradient stays as it is. On a GPU nothing is waited
+    /// for.
     ///
     /// # Errors
     /// The gradients are of another model.
-    pub fn step(&mut self, gradients: &Gradients, lr: f64, scale: f64) -> Result<()> {
+    pub fn guarded_step(
+        &mut self,
+        gradients: &Gradients,
+        losses: &[Number],
+        rule: StepRule,
+    ) -> Result<Outcome> {
+        #[cfg(feature = "cuda")]
+        if let Some(state) = self.on_gpu.clone() {
+            let numbers = [
+                rule.mean,
+                rule.max_norm,
+                rule.lr,
+                self.config.beta1,
+                self.config.beta2,
+                self.config.eps,
+                f64::from(u8::from(self.scales_loss)),
+            ];
+            let moved = self.moved(gradients, rule.lr, 1.0)?;
+            let verdict = adamw::guarded_step(&moved, &all_of(gradients), losses, numbers, &state)?;
+            return Ok(Outcome::OnDevice(verdict));
+        }
+        let losses = losses.iter().map(Number::wait);
+        let loss: f64 = losses.collect::<Result<Vec<f64>>>()?.iter().sum();
+        let sums = (loss, global_norm(gradients)?);
+        let (verdict, factor) = self.state.decide(self.scales_loss, rule, sums);
+        if let Some(factor) = factor {
+            adamw::step(&self.moved(gradients, rule.lr, factor)?)?;
+        }
+        Ok(Outcome::Known(verdict))
+    }
+
+    /// What a step at `lr` moves, by gradients times `scale`.
+    fn moved<'a>(
+        &'a mut self,
+        gradients: &'a Gradients,
+        lr: f64,
+        scale: f64,
+    ) -> Result<Vec<Moved<'a>>> {
         if gradients.len() != self.entries.len() {
             bail!("these gradients are of another model");
         }
-        self.steps += 1;
+        let (config, step) = (self.config, self.state.applied);
         let mut all = Vec::with_capacity(self.entries.len());
         for (entry, (_, gradient)) in self.entries.iter_mut().zip(gradients.iter()) {
             match gradient {
@@ -111,6 +204,7 @@ impl AdamW {
                     });
                 }
             }
+            let entry = &*entry;
             let gradient = match gradient {
                 None => continue,
                 Some(Gradient::Dense(tensor)) => adamw::Gradient::Dense(tensor),
@@ -120,17 +214,18 @@ impl AdamW {
                     seen: &entry.seen,
                 },
             };
+            let weight_decay = if entry.decays {
+                config.weight_decay
+            } else {
+                0.0
+            };
             let settings = Settings {
                 lr,
-                beta1: self.config.beta1,
-                beta2: self.config.beta2,
-                eps: self.config.eps,
-                weight_decay: if entry.decays {
-                    self.config.weight_decay
-                } else {
-                    0.0
-                },
-                step: self.steps,
+                beta1: config.beta1,
+                beta2: config.beta2,
+                eps: config.eps,
+                weight_decay,
+                step,
                 scale,
             };
             all.push(Moved {
@@ -141,7 +236,7 @@ impl AdamW {
                 settings,
             });
         }
-        adamw::step(&all)
+        Ok(all)
     }
 
     /// Writes moments and step count, whole or not at all.
@@ -155,8 +250,19 @@ impl AdamW {
                 (format!("{}.exp_avg_sq", entry.name), &entry.second),
             ]
         });
-        let steps = self.steps.to_string();
-        write_tensors(path, &moments.collect::<Vec<_>>(), &[("steps", &steps)])
+        let state = self.now()?;
+        let [steps, scale, good] = [
+            state.applied.to_string(),
+            state.loss_scale.to_string(),
+            state.good_steps.to_string(),
+        ];
+        let metadata = [
+            ("steps", &steps[..]),
+            ("loss_scale", &scale),
+            ("good_steps", &good),
+        ];
+        let kept = if self.scales_loss { 3 } else { 1 };
+        write_tensors(path, &moments.collect::<Vec<_>>(), &metadata[..kept])
     }
 
     /// Reads moments and step count.
@@ -201,8 +307,19 @@ impl AdamW {
             let (first, second) = (read_rows(&entry.first)?, read_rows(&entry.second)?);
             entry.seen = first.iter().zip(&second).map(|(a, b)| *a || *b).collect();
         }
-        self.steps = steps;
-        Ok(())
+        let fresh = State::new(self.scales_loss);
+        let number = |key: &str| metadata.get(key).and_then(|text| text.parse().ok());
+        let scale = metadata
+            .get("loss_scale")
+            .and_then(|text| text.parse().ok());
+        Ok(self.restart(State {
+            applied: steps,
+            loss_scale: scale
+                .filter(|_| self.scales_loss)
+                .unwrap_or(fresh.loss_scale),
+            good_steps: number("good_steps").unwrap_or(0),
+            ..fresh
+        })?)
     }
 }
 

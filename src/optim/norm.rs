@@ -10,15 +10,22 @@ use crate::parameters::{Gradient, Gradients};
 /// # Errors
 /// A gradient cannot be read.
 pub fn global_norm(gradients: &Gradients) -> Result<f64> {
-    let tensors: Vec<&Tensor> = gradients
+    Ok(sums_of_squares(&all_of(gradients))?
+        .iter()
+        .sum::<f64>()
+        .sqrt())
+}
+
+/// The numbers of all gradients.
+pub(super) fn all_of(gradients: &Gradients) -> Vec<&Tensor> {
+    gradients
         .iter()
         .filter_map(|(_, gradient)| gradient)
         .map(|gradient| match gradient {
             Gradient::Dense(tensor) => tensor,
             Gradient::Rows(rows) => &rows.values,
         })
-        .collect();
-    Ok(sums_of_squares(&tensors)?.iter().sum::<f64>().sqrt())
+        .collect()
 }
 
 /// What to multiply gradients of norm `norm` by so that it does not exceed `max_norm`, as PyTorch's

@@ -13,6 +13,7 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Parameters;
 use crate::buffers::{self, Target, from_vec};
+use crate::kernels::rows::add_rows;
 
 /// The gradient of a table of which few rows were used; every other row is zero.
 #[derive(Debug, Clone)]
@@ -46,6 +47,7 @@ pub struct Gradients {
     stage: u32,
     touched: Vec<u32>,
     watcher: Option<Watcher>,
+    loss_scale: Option<Tensor>,
 }
 
 /// Told at the end of each stage of a backward pass: of the gradients, and which stage it was.
@@ -79,7 +81,18 @@ impl Gradients {
             stage: 0,
             touched: vec![0; parameters.len()],
             watcher: None,
+            loss_scale: None,
         }
+    }
+
+    /// Gradients from now on are those of the loss times the first number of `scale`, on a GPU.
+    pub fn scale_loss_by(&mut self, scale: Option<Tensor>) {
+        self.loss_scale = scale;
+    }
+
+    /// What multiplies the loss; `None`: nothing.
+    pub fn loss_scale(&self) -> Option<Tensor> {
+        self.loss_scale.clone()
     }
 
     /// A backward pass begins, whose stages `watcher` is told of.
@@ -124,10 +137,12 @@ impl Gradients {
     pub fn append_dense(&self, index: usize, to: &mut Vec<f32>) -> Result<()> {
         match &self.entries[index] {
             None => to.resize(to.len() + self.num_weights(index), 0.0),
-            Some(Gradient::Dense(tensor)) => to.extend_from_slice(&buffers::read::<f32>(tensor)?),
+            Some(Gradient::Dense(tensor)) => {
+                to.extend_from_slice(&buffers::read::<f32>(&buffers::to_host(tensor)?)?);
+            }
             Some(Gradient::Rows(rows)) => {
                 let dense = spread(rows, &self.shapes[index], &self.device)?;
-                to.extend_from_slice(&buffers::read::<f32>(&dense)?);
+                to.extend_from_slice(&buffers::read::<f32>(&buffers::to_host(&dense)?)?);
             }
         }
         Ok(())
@@ -167,6 +182,11 @@ impl Gradients {
     /// Whether no parameter has a gradient.
     pub fn is_empty(&self) -> bool {
         self.entries.iter().all(Option::is_none)
+    }
+
+    /// Where they are.
+    pub fn device(&self) -> &Device {
+        &self.device
     }
 
     /// Names and gradients in order.
@@ -227,9 +247,13 @@ impl Gradients {
             }
             Some(Gradient::Rows(old)) => {
                 let table = spread(&old, &self.shapes[index], &self.device)?;
-                Gradient::Dense(add_rows_to(table, &rows)?)
+                add_rows(&table, &rows.rows, &rows.values)?;
+                Gradient::Dense(table)
             }
-            Some(Gradient::Dense(tensor)) => Gradient::Dense(add_rows_to(tensor, &rows)?),
+            Some(Gradient::Dense(table)) => {
+                add_rows(&table, &rows.rows, &rows.values)?;
+                Gradient::Dense(table)
+            }
         };
         self.entries[index] = Some(sum);
         Ok(())
@@ -285,31 +309,9 @@ fn zeros(shape: &[usize], device: &Device) -> Result<Tensor> {
 }
 
 fn spread(rows: &RowGradient, shape: &[usize], device: &Device) -> Result<Tensor> {
-    add_rows_to(zeros(shape, device)?, rows)
-}
-
-/// The table with the rows added: in place on the CPU.
-fn add_rows_to(tensor: Tensor, rows: &RowGradient) -> Result<Tensor> {
-    let width = width(rows);
-    let (height, expected) = tensor.dims2()?;
-    let highest = rows.rows.last().copied().unwrap_or(0) as usize;
-    if width != expected || highest >= height {
-        bail!("rows up to {highest} of width {width} do not fit a table of {height} × {expected}");
-    }
-    if !tensor.device().is_cpu() {
-        let ids = Tensor::from_slice(&rows.rows, rows.rows.len(), tensor.device())?;
-        return tensor.index_add(&ids, &rows.values, 0);
-    }
-    let values = buffers::read::<f32>(&rows.values)?;
-    buffers::write(&tensor, |table| {
-        for (&row, values) in rows.rows.iter().zip(values.chunks_exact(width.max(1))) {
-            let at = row as usize * width;
-            for (to, from) in table[at..at + width].iter_mut().zip(values) {
-                *to += from;
-            }
-        }
-    })?;
-    Ok(tensor)
+    let table = zeros(shape, device)?;
+    add_rows(&table, &rows.rows, &rows.values)?;
+    Ok(table)
 }
 
 fn merge(left: &RowGradient, right: &RowGradient) -> Result<RowGradient> {

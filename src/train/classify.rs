@@ -23,8 +23,8 @@ use crate::cell::PackedBatch;
 use crate::config::{ClassWeights, FreezeEncoder, Job, RunConfig};
 use crate::loader::{ClassCollator, Loader};
 use crate::model::{
-    DropoutKey, GeneBertConfig, GeneBertForSequenceClassification, Gradients, LossConfig, LossSum,
-    Spread,
+    DropoutKey, GeneBertConfig, GeneBertForSequenceClassification, Gradients, LossConfig, Spread,
+    StepLoss,
 };
 use crate::tokenize::Compat;
 
@@ -41,7 +41,7 @@ impl Task for CellClasses {
         batch: &PackedBatch,
         dropout: DropoutKey,
         gradients: &mut Gradients,
-    ) -> Result<LossSum> {
+    ) -> Result<StepLoss> {
         let (loss, dropout) = (&self.loss, Some(dropout));
         let loss = self
             .model
@@ -102,7 +102,7 @@ fn prepare(config: &RunConfig, asked: Asked<'_>, files: &Files) -> Result<Prepar
     println!("{}", data.describe());
     let footprint = Footprint {
         model: &start.model_config,
-        num_weights: weights.parameters.num_weights() as u64,
+        parameters: &weights.parameters,
         labels: LabelRate {
             per_token: 0.0,
             per_cell: 1.0,

@@ -2,7 +2,7 @@
 //! `--auto_find_batch_size` the batch is halved until it fits.
 //!
 //! Needs = the model's ([`GeneBertConfig::training_bytes`]) for a batch of the cells there are,
-//! plus the cells read ahead, plus the program. Lengths are those of a few hundred training cells
+//! plus the cells read ahead, plus the program; on a GPU, the model's and the program's. Lengths are those of a few hundred training cells
 //! spread over the files. A resumed run keeps its batch size: it would not be the same run.
 
 use anyhow::{Result, bail};
@@ -12,10 +12,13 @@ use super::data::Data;
 use super::run::Asked;
 use crate::config::RunConfig;
 use crate::dist::Ranks;
-use crate::model::{BatchSize, GeneBertConfig, TrainingBytes};
+use crate::kernels::device::free_bytes;
+use crate::model::{BatchSize, GeneBertConfig, Parameters, TrainingBytes};
 
 /// Code, stacks of threads, gene names.
 const PROGRAM_BYTES: u64 = 50 << 20;
+/// What cuBLAS and loaded kernels take of a GPU, about.
+const GPU_PROGRAM_BYTES: u64 = 400 << 20;
 /// Cells whose lengths are looked at.
 const SAMPLED_CELLS: u64 = 256;
 /// Share of what is available that a run is planned to take at most.
@@ -40,8 +43,8 @@ pub(super) struct LabelRate {
 pub(super) struct Footprint<'a> {
     /// The model's shape.
     pub model: &'a GeneBertConfig,
-    /// Its weights.
-    pub num_weights: u64,
+    /// Its weights, where it will train.
+    pub parameters: &'a Parameters,
     /// What is labelled.
     pub labels: LabelRate,
     /// Whether the last block is computed for the first token of each cell alone.
@@ -79,23 +82,31 @@ impl Lengths {
 /// What a run needs, in bytes.
 #[derive(Debug, Clone, Copy)]
 struct Needs {
+    on_gpu: bool,
     model: TrainingBytes,
     data: u64,
 }
 
 impl Needs {
     fn total(&self) -> u64 {
-        PROGRAM_BYTES + self.data + self.model.peak()
+        match self.on_gpu {
+            false => PROGRAM_BYTES + self.data + self.model.peak(),
+            true => GPU_PROGRAM_BYTES + self.model.peak(),
+        }
     }
 
     fn describe(&self, batch_cells: usize) -> String {
+        let data = amount(self.data);
+        let (place, ahead) = match self.on_gpu {
+            false => ("", format!(", cells read ahead {data}")),
+            true => (" of the GPU's", String::new()),
+        };
         format!(
-            "Memory: needs about {} (weights and AdamW {}, a step of {batch_cells} cells {}, cells \
-             read ahead {})",
+            "Memory: needs about {}{place} (weights and AdamW {}, a step of {batch_cells} cells \
+             {}{ahead})",
             amount(self.total()),
             amount(self.model.weights),
             amount(self.model.step),
-            amount(self.data),
         )
     }
 }
@@ -119,7 +130,9 @@ pub(super) fn settle(
     // Those that compute, and the readers of training and of evaluation cells.
     let threads = rayon::current_num_threads() + 2 * config.dataloader_num_workers + 1;
     let sharing = asked.ranks.on_this_machine() as u64;
-    let of_gpu = config.device.gpu().map(|gpu| gpu.bytes as u64);
+    // The weights are there already.
+    let of_gpu = free_bytes(&footprint.parameters.device());
+    let of_gpu = of_gpu.map(|free| free + 4 * footprint.parameters.num_weights() as u64);
     let available = of_gpu.or_else(|| available_memory(threads).map(|bytes| bytes / sharing));
     let usable = available.map(|bytes| (bytes as f64 * USABLE) as u64);
     let halves = config.auto_find_batch_size && asked.resume.is_none();
@@ -200,10 +213,15 @@ impl Footprint<'_> {
             let most = usize::try_from(cells.len(eval.len())).unwrap_or(usize::MAX);
             size(config.per_device_eval_batch_size.min(most))
         });
+        let num_weights = self.parameters.num_weights() as u64;
+        let on_gpu = !self.parameters.device().is_cpu();
+        let model = match on_gpu {
+            false => (self.model).training_bytes(num_weights, train(batch), eval),
+            true => (self.model).training_bytes_on_gpu(num_weights, train(batch), eval),
+        };
         Needs {
-            model: self
-                .model
-                .training_bytes(self.num_weights, train(batch), eval),
+            on_gpu,
+            model,
             data: data_bytes(config, data.train.len(), lengths),
         }
     }

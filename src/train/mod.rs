@@ -2,7 +2,7 @@
 //!
 //! [`session`] begins with a command's flags; [`run`] goes from a resolved configuration to a trained model, with what the [`task`] brings
 //! ([`pretrain`], [`classify`]): [`data`] opens the files, [`divided`] says who is held out,
-//! [`start`] settles vocabulary and weights ([`gene_start`]: those of genes from the cells), [`trainer`] is the loop, [`evaluate`] and [`held_out`]
+//! [`start`] settles vocabulary and weights ([`gene_start`]: those of genes from the cells), [`trainer`] is the loop and [`settle`] what it makes of each step, [`evaluate`] and [`held_out`]
 //! measure on held-out cells next to [`baseline`]s and give [`answers`] and [`figures`];
 //! [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
 //! Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are [`hooks`] of the loop;
@@ -35,6 +35,7 @@ pub mod resume;
 pub mod run;
 mod run_folder;
 pub mod session;
+mod settle;
 pub mod signal;
 pub mod start;
 pub mod task;

@@ -17,7 +17,7 @@ use super::trainer::Outcome;
 use crate::cell::PackedBatch;
 use crate::config::{Job, RunConfig};
 use crate::loader::{Loader, MlmCollator};
-use crate::model::{DropoutKey, GeneBertForMaskedLM, Gradients, LossConfig, LossSum};
+use crate::model::{DropoutKey, GeneBertForMaskedLM, Gradients, LossConfig, StepLoss};
 
 /// Masked tokens are predicted.
 struct MaskedTokens {
@@ -32,7 +32,7 @@ impl Task for MaskedTokens {
         batch: &PackedBatch,
         dropout: DropoutKey,
         gradients: &mut Gradients,
-    ) -> Result<LossSum> {
+    ) -> Result<StepLoss> {
         let (loss, dropout) = (&self.loss, Some(dropout));
         let loss = self
             .model
@@ -71,14 +71,13 @@ fn prepare(config: &RunConfig, asked: Asked<'_>, files: &Files) -> Result<Prepar
     gene_start::settle(config, &start, &data, &mut weights)?;
     println!("{}", data.describe());
     let masking = config.mlm_config();
-    let num_weights = weights.parameters.num_weights() as u64;
     let labels = LabelRate {
         per_token: masking.gene_mask_prob,
         per_cell: masking.phenotype_mask_prob * config.included_phenotypes.len() as f64,
     };
     let footprint = Footprint {
         model: &start.model_config,
-        num_weights,
+        parameters: &weights.parameters,
         labels,
         first_tokens: false,
     };

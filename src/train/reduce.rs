@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use crate::buffers::{from_vec, read};
+use crate::buffers::{from_vec, read, to_host};
 use crate::dist::{DistError, Pending, Ranks, Wire};
 use crate::parameters::{Gradient, Gradients, RowGradient, Watcher};
 
@@ -264,7 +264,8 @@ impl Reducer {
         rows.dedup();
         let mut sums = vec![0.0; rows.len() * width]; // [R, width]
         if let Some(own) = &own {
-            let values = read::<f32>(&own.values)?;
+            let values = to_host(&own.values)?;
+            let values = read::<f32>(&values)?;
             for (row, values) in own.rows.iter().zip(values.chunks_exact(width)) {
                 let at = rows.partition_point(|other| other < row) * width;
                 sums[at..at + width].copy_from_slice(values);
@@ -279,7 +280,7 @@ impl Reducer {
         for (to, sum) in sums.chunks_mut(part).zip(pending) {
             to.copy_from_slice(&sum.wait()?);
         }
-        let values = from_vec(sums, (rows.len(), width))?;
+        let values = from_vec(sums, (rows.len(), width))?.to_device(gradients.device())?;
         gradients.set_rows(table, RowGradient { rows, values });
         Ok(())
     }

@@ -38,7 +38,7 @@ pub fn settle(flags: &RunFlags) -> Result<(RunConfig, Option<PathBuf>)> {
         // The batch that was found is part of the run, whatever the command asks for again.
         config.per_device_train_batch_size = saved_config.per_device_train_batch_size;
     }
-    if config.dtype == Dtype::Auto {
+    if config.dtype == Some(Dtype::Auto) {
         config.dtype = saved_config.dtype;
     }
     let hindering = config.hinders_resume(&saved_config);

@@ -22,7 +22,7 @@ use super::start::{Start, Weights};
 use super::task::Task;
 use super::threads;
 use super::trainer::{Fixed, LoopSettings, Outcome, Trainer};
-use crate::config::RunConfig;
+use crate::config::{Dtype, RunConfig};
 use crate::dist::Ranks;
 use crate::loader::Loader;
 use crate::optim::AdamW;
@@ -96,7 +96,7 @@ pub fn run(
             .build_global();
     }
     let config = &RunConfig {
-        dtype: config.dtype.settled(),
+        dtype: Some(config.precision().into()),
         ..config.clone()
     };
     let wait = Duration::from_secs_f64(config.report_wait);
@@ -130,6 +130,9 @@ fn assemble(
     } = prepared;
     let ranks = Arc::clone(asked.ranks);
     let mut optimizer = AdamW::new(&weights.parameters, config.adamw_config())?;
+    if config.dtype == Some(Dtype::F16) {
+        optimizer = optimizer.scaling_loss()?;
+    }
     let mut state = TrainerState::new(loader.state(), ranks.world() as u64);
     if let Some(checkpoint) = asked.resume {
         state = checkpoint::load_state(checkpoint)?;
@@ -201,6 +204,7 @@ fn assemble(
         reducer,
         interrupted: false,
         last_norm: 0.0,
+        unsettled: Vec::new(),
     })
 }
 
@@ -244,6 +248,10 @@ fn loop_settings(config: &RunConfig, loader: &Loader, accumulation: usize) -> Re
         schedule: config.schedule_config(total_steps),
         max_grad_norm: config.max_grad_norm,
         eval_steps: config.eval_steps.unwrap_or(steps_per_epoch),
+        settle_steps: [
+            config.logging_steps.max(1),
+            config.save_steps.unwrap_or(steps_per_epoch).max(1),
+        ],
     })
 }
 

@@ -25,6 +25,7 @@ pub struct Start {
     checkpoint: Option<PathBuf>,
     resumes: bool,
     device: Device,
+    tf32: bool,
 }
 
 /// The weights that a run starts from.
@@ -61,6 +62,7 @@ impl Start {
             checkpoint: checkpoint.map(Path::to_owned),
             resumes: resume.is_some(),
             device: config.device,
+            tf32: config.tf32,
         })
     }
 
@@ -76,7 +78,7 @@ impl Start {
     /// A device that cannot be used.
     /// Weights that do not fit the model, or lack where a run is resumed.
     pub fn weights(&self, fresh: Parameters, wanted: impl Fn(&str) -> bool) -> Result<Weights> {
-        let (device, place) = self.device.open()?;
+        let (device, place) = self.device.open(self.tf32)?;
         let Some(checkpoint) = &self.checkpoint else {
             return Ok(Weights {
                 parameters: fresh.to_device(&device)?,

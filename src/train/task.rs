@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::figures::Evaluation;
 use crate::cell::PackedBatch;
-use crate::model::{DropoutKey, Gradients, LossSum};
+use crate::model::{DropoutKey, Gradients, StepLoss};
 
 /// A model with its loss and its measure.
 pub trait Task {
@@ -19,7 +19,7 @@ pub trait Task {
         batch: &PackedBatch,
         dropout: DropoutKey,
         gradients: &mut Gradients,
-    ) -> Result<LossSum>;
+    ) -> Result<StepLoss>;
 
     /// Whether there are held-out cells.
     fn evaluates(&self) -> bool;

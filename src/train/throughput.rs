@@ -13,13 +13,14 @@ use rand_distr::StandardNormal;
 use serde::Serialize;
 
 use crate::cell::{Label, PackedBatch};
+use crate::kernels::device::most_bytes;
 use crate::kernels::products::Precision;
 use crate::kernels::profile::{self, Operation};
 use crate::loader::throughput::{peak_bytes, reset_peak};
 use crate::model::{
     BatchSize, DropoutKey, GeneBertConfig, GeneBertForMaskedLM, Gradients, LossConfig, Parameters,
 };
-use crate::optim::{AdamW, AdamWConfig, clip_scale, global_norm};
+use crate::optim::{AdamW, AdamWConfig, Outcome, StepRule};
 use crate::rng::{Stream, stream};
 
 /// Share of the tokens of a made-up cell that are masked.
@@ -29,6 +30,8 @@ const MAX_NORM: f64 = 1.0;
 const LEARNING_RATE: f64 = 1e-4;
 /// Steps before the clock starts.
 const WARM_UP: usize = 2;
+/// Steps on a GPU that are timed together.
+const ROUND: usize = 5;
 
 /// Made-up cells.
 #[derive(Debug, Clone, Copy)]
@@ -104,7 +107,8 @@ pub struct TrainThroughput {
     /// Processor time of a step over all threads, in seconds; `None` where the system does not
     /// tell.
     pub processor_seconds: Option<f64>,
-    /// Most memory that the process held, in bytes; `None` where the system does not tell.
+    /// Most memory that the process held (on a GPU: that tensors took), in bytes; `None` where the
+    /// system does not tell.
     pub peak_bytes: Option<u64>,
     /// What [`GeneBertConfig::training_bytes`] says of it, in bytes.
     pub expected_bytes: u64,
@@ -142,15 +146,21 @@ pub fn measure(
     num_steps: usize,
     profile: bool,
 ) -> Result<TrainThroughput> {
+    let mut optimizer = AdamW::new(parameters, AdamWConfig::default())?;
+    if config.precision == Precision::F16 {
+        optimizer = optimizer.scaling_loss()?;
+    }
     let mut run = Run {
         model: GeneBertForMaskedLM::new(config, parameters)?,
-        optimizer: AdamW::new(parameters, AdamWConfig::default())?,
+        optimizer,
         gradients: Gradients::new(parameters),
         steps: 0,
     };
-    let (mut seconds, mut losses) = (Vec::new(), Vec::new());
+    let (mut seconds, mut outcomes) = (Vec::new(), Vec::new());
     reset_peak();
     let mut before = None;
+    let mut began = Instant::now();
+    let mut waiting = 0;
     for (step, batch) in batches.iter().cycle().take(WARM_UP + num_steps).enumerate() {
         if step == WARM_UP {
             before = processor_time();
@@ -158,12 +168,24 @@ pub fn measure(
                 profile::start();
             }
         }
-        let began = Instant::now();
-        losses.push(run.step(batch)?);
-        if step >= WARM_UP {
-            seconds.push(began.elapsed().as_secs_f64());
+        outcomes.push(run.step(batch)?);
+        waiting += 1;
+        // A GPU is waited for at the end of a round; the round's steps share its time.
+        let is_known = matches!(outcomes.last(), Some(Outcome::Known(_)));
+        let left = WARM_UP + num_steps - step - 1;
+        if is_known || step + 1 == WARM_UP || waiting == ROUND || left == 0 {
+            if let Some(last) = outcomes.last() {
+                last.wait()?;
+            }
+            if step >= WARM_UP {
+                let each = began.elapsed().as_secs_f64() / waiting as f64;
+                seconds.extend(std::iter::repeat_n(each, waiting));
+            }
+            (began, waiting) = (Instant::now(), 0);
         }
     }
+    let losses = outcomes.iter().map(|outcome| Ok(outcome.wait()?.loss));
+    let losses = losses.collect::<Result<Vec<f64>>>()?;
     let spent = before
         .zip(processor_time())
         .map(|(a, b)| (b - a).as_secs_f64());
@@ -182,7 +204,7 @@ pub fn measure(
         flops: mean(&|batch| flops(config, batch)),
         seconds,
         processor_seconds: spent.map(|s| s / num_steps.max(1) as f64),
-        peak_bytes: peak_bytes(),
+        peak_bytes: most_bytes(&parameters.device()).or_else(peak_bytes),
         expected_bytes: expected_bytes(config, parameters, batches),
         losses,
         operations: profile::stop(),
@@ -203,7 +225,11 @@ fn expected_bytes(
         accumulates: true,
         first_tokens: false,
     };
-    let bytes = config.training_bytes(parameters.num_weights() as u64, size, None);
+    let num_weights = parameters.num_weights() as u64;
+    let bytes = match parameters.device().is_cpu() {
+        true => config.training_bytes(num_weights, size, None),
+        false => config.training_bytes_on_gpu(num_weights, size, None),
+    };
     bytes.weights + bytes.step
 }
 
@@ -215,23 +241,24 @@ struct Run {
 }
 
 impl Run {
-    /// One step; returns its mean loss.
-    fn step(&mut self, batch: &PackedBatch) -> Result<f64> {
+    fn step(&mut self, batch: &PackedBatch) -> Result<Outcome> {
         self.steps += 1;
         let key = DropoutKey {
             seed: 1,
             step: self.steps,
         };
         self.gradients.clear();
+        self.gradients.scale_loss_by(self.optimizer.loss_scale());
         let (loss, gradients) = (LossConfig::default(), &mut self.gradients);
         let loss = self
             .model
             .loss_and_gradients(batch, &loss, Some(key), gradients)?;
-        let weight = loss.weight.max(1.0);
-        let norm = global_norm(gradients)? / weight;
-        let scale = clip_scale(norm, MAX_NORM) / weight;
-        self.optimizer.step(gradients, LEARNING_RATE, scale)?;
-        Ok(loss.mean())
+        let rule = StepRule {
+            lr: LEARNING_RATE,
+            mean: 1.0 / loss.weight.max(1.0),
+            max_norm: MAX_NORM,
+        };
+        self.optimizer.guarded_step(gradients, &[loss.sum], rule)
     }
 }
 

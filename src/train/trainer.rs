@@ -10,6 +10,10 @@
 //! ([`super::reduce`]), so that every rank takes the same step: that of one process which accumulates
 //! the batches of all. Batches are numbered over all ranks, in the order of the cells. Only the first
 //! rank has hooks and writes; what they ask of the others is to stop.
+//!
+//! A GPU decides by itself whether a step is taken ([`AdamW::guarded_step`]), and the loop goes on to
+//! the next one: what came of steps is asked for, and hooks hear of them, where a number is logged or
+//! something is saved or measured. On the CPU that is after every step.
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -23,20 +27,20 @@ use super::checkpoint::{self, Contents, TrainerState};
 use super::figures::Evaluation;
 use super::hooks::{EpochReport, Request, RunEnd, RunStart, StepReport, TrainHook};
 use super::reduce::{Reducer, Totals};
+use super::settle::{self, Unsettled};
 use super::signal;
 use super::task::Task;
+use crate::buffers::Number;
 use crate::cell::PackedBatch;
 use crate::dist::Ranks;
 use crate::loader::Loader;
 use crate::model::{DropoutKey, Gradients, Parameters};
-use crate::optim::{AdamW, ScheduleConfig, clip_scale, global_norm};
+use crate::optim::{AdamW, Outcome as StepOutcome, ScheduleConfig, StepRule};
 use crate::tokenize::TokenizeConfig;
 use crate::vocab::Vocabulary;
 
 /// Number of the part of a batch, in the number that keys its dropout: beyond those of batches.
 const PART_SHIFT: u32 = 40;
-/// Steps in a row without a finite gradient after which a run ends.
-const MAX_SKIPPED_IN_A_ROW: u64 = 3;
 
 /// Why a run ended that a signal ended.
 pub const INTERRUPTED: &str = "interrupted";
@@ -60,6 +64,8 @@ pub struct LoopSettings {
     pub max_grad_norm: f64,
     /// An evaluation every so many steps, and at the end.
     pub eval_steps: u64,
+    /// What comes of steps is looked at every so many steps, for any of these numbers.
+    pub settle_steps: [u64; 2],
 }
 
 /// What does not change while a run goes on.
@@ -103,6 +109,8 @@ pub struct Trainer {
     pub(super) interrupted: bool,
     /// Gradient norm of the last step.
     pub(super) last_norm: f64,
+    /// Steps that hooks have not heard of.
+    pub(super) unsettled: Vec<Unsettled>,
 }
 
 /// What a run came to.
@@ -128,15 +136,17 @@ impl Trainer {
     /// gradient. The last whole checkpoint stays usable.
     pub fn train(&mut self) -> Result<Outcome> {
         self.start()?;
-        let mut skipped_in_a_row = 0;
         let mut evaluation = None;
         let mut stopped = None;
         while self.state.step < self.settings.total_steps && stopped.is_none() {
-            let Some(report) = self.step(&mut skipped_in_a_row)? else {
+            if !self.step()? {
                 self.start_epoch(self.state.loader.epoch + 1);
                 continue;
-            };
-            let mut request = self.each(|hook| hook.on_step(&report))?;
+            }
+            if self.ranks.world() == 1 {
+                self.interrupted = signal::received();
+            }
+            let mut request = self.settle()?;
             if self.loader.batches_left() == 0 {
                 request = request.and(self.end_epoch()?);
             }
@@ -144,9 +154,6 @@ impl Trainer {
                 let (asked, figures) = self.evaluate()?;
                 request = request.and(asked);
                 evaluation = figures;
-            }
-            if self.ranks.world() == 1 {
-                self.interrupted = signal::received();
             }
             if self.interrupted {
                 request.stop = Some(INTERRUPTED.to_owned());
@@ -222,7 +229,7 @@ impl Trainer {
         Ok(())
     }
 
-    fn each(
+    pub(super) fn each(
         &mut self,
         mut f: impl FnMut(&mut dyn TrainHook) -> Result<Request>,
     ) -> Result<Request> {
@@ -257,47 +264,49 @@ impl Trainer {
         Ok(batches)
     }
 
-    /// One optimizer step; `None` at the end of the epoch.
-    fn step(&mut self, skipped_in_a_row: &mut u64) -> Result<Option<StepReport>> {
+    /// One optimizer step; false at the end of the epoch.
+    fn step(&mut self) -> Result<bool> {
         let began = Instant::now();
         let batches = self.next_batches()?;
         if batches.is_empty() {
-            return Ok(None);
+            return Ok(false);
         }
-        let (total, gradients) = self.gradients(&batches)?;
-        let mean = if total.weight > 0.0 {
-            1.0 / total.weight
-        } else {
-            1.0
+        let (total, losses, gradients) = self.gradients(&batches)?;
+        let rule = StepRule {
+            lr: self
+                .settings
+                .schedule
+                .lr_at(self.state.step, self.settings.total_steps),
+            mean: match total.weight > 0.0 {
+                true => 1.0 / total.weight,
+                false => 1.0,
+            },
+            max_norm: self.settings.max_grad_norm,
         };
-        let (loss, grad_norm) = (total.loss * mean, global_norm(&gradients)? * mean);
-        self.interrupted = total.interrupted > 0;
-        self.last_norm = grad_norm;
-        let learning_rate = self
-            .settings
-            .schedule
-            .lr_at(self.state.step, self.settings.total_steps);
-        if loss.is_finite() && grad_norm.is_finite() {
-            let scale = mean * clip_scale(grad_norm, self.settings.max_grad_norm);
-            self.optimizer.step(&gradients, learning_rate, scale)?;
-            *skipped_in_a_row = 0;
-        } else {
-            *skipped_in_a_row += 1;
-            self.skipped(&batches, loss, grad_norm, *skipped_in_a_row)?;
+        let outcome = self.optimizer.guarded_step(&gradients, &losses, rule)?;
+        if let StepOutcome::Known(verdict) = &outcome {
+            self.last_norm = verdict.norm;
         }
+        self.interrupted = total.interrupted > 0;
         self.state.step += 1;
         self.state.loader = self.loader.state();
         self.ranks.at_step(self.state.step);
         self.state.skipped_cells += total.skipped_cells;
-        let report = self.report(&total, loss, grad_norm, learning_rate, began);
-        self.state.num_cells += report.num_cells;
-        self.state.num_tokens += report.num_tokens;
-        Ok(Some(report))
+        self.state.num_cells += total.num_cells;
+        self.state.num_tokens += total.num_tokens;
+        self.unsettled.push(Unsettled {
+            report: self.report(&total, rule.lr, began),
+            outcome,
+            cells: settle::some_cells(&batches),
+        });
+        Ok(true)
     }
 
-    /// The loss summed over all labels of the batches of all ranks, and its gradients.
-    fn gradients(&mut self, batches: &[PackedBatch]) -> Result<(Totals, Gradients)> {
+    /// What the batches of all ranks hold, their losses summed over labels, and their gradients.
+    fn gradients(&mut self, batches: &[PackedBatch]) -> Result<(Totals, Vec<Number>, Gradients)> {
         let mut gradients = Gradients::new(&self.parameters);
+        gradients.scale_loss_by(self.optimizer.loss_scale());
+        let mut losses = Vec::new();
         let mut total = self.counts(batches);
         total.skipped_cells = self.loader.take_skipped();
         let (rank, world) = (self.ranks.rank() as u64, self.ranks.world() as u64);
@@ -314,12 +323,17 @@ impl Trainer {
                 gradients.begin(is_last.then(|| self.reducer.watcher()).flatten());
                 let task = &self.task;
                 let loss = task.loss_and_gradients(batch, dropout, &mut gradients)?;
-                total.loss += loss.sum;
                 total.weight += loss.weight;
+                losses.push(loss.sum);
             }
         }
-        let total = self.reducer.finish(&mut gradients, total)?;
-        Ok((total, gradients))
+        if world > 1 {
+            let sums = losses.iter().map(Number::wait);
+            total.loss = sums.sum::<candle_core::Result<f64>>()?;
+            total = self.reducer.finish(&mut gradients, total)?;
+            losses = vec![Number::Here(total.loss)];
+        }
+        Ok((total, losses, gradients))
     }
 
     /// What `batches` hold.
@@ -345,39 +359,13 @@ impl Trainer {
         runs.map(|cells| Cow::Owned(batch.part(cells))).collect()
     }
 
-    fn skipped(&mut self, of: &[PackedBatch], loss: f64, norm: f64, in_a_row: u64) -> Result<()> {
-        self.state.skipped_steps += 1;
-        let cells: Vec<u64> = of
-            .iter()
-            .flat_map(|b| b.cells.iter().copied().take(5))
-            .collect();
-        let step = self.state.step + 1;
-        if in_a_row >= MAX_SKIPPED_IN_A_ROW {
-            bail!(
-                "step {step}: loss {loss} and gradient norm {norm} are not finite, for the \
-                 {in_a_row}th step in a row (cells {cells:?} …)\nhint: lower --learning_rate, \
-                 lengthen --warmup_ratio, or look at these cells' values"
-            );
-        }
-        eprintln!(
-            "warning: step {step} left out: loss {loss}, gradient norm {norm} (cells {cells:?} …)"
-        );
-        Ok(())
-    }
-
-    fn report(
-        &self,
-        total: &Totals,
-        loss: f64,
-        grad_norm: f64,
-        learning_rate: f64,
-        began: Instant,
-    ) -> StepReport {
+    /// What is known of a step before it is settled.
+    fn report(&self, total: &Totals, learning_rate: f64, began: Instant) -> StepReport {
         StepReport {
             step: self.state.step,
             epoch: self.epoch(),
-            loss,
-            grad_norm,
+            loss: f64::NAN,
+            grad_norm: f64::NAN,
             learning_rate,
             num_labels: total.num_labels,
             num_cells: total.num_cells,
@@ -394,7 +382,7 @@ impl Trainer {
         self.state.loader.epoch as f64 + done
     }
 
-    fn is_evaluation_due(&self) -> bool {
+    pub(super) fn is_evaluation_due(&self) -> bool {
         let step = self.state.step;
         let every = step.is_multiple_of(self.settings.eval_steps.max(1));
         self.task.evaluates() && (every || step == self.settings.total_steps)

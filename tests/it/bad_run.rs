@@ -32,6 +32,33 @@ fn phenotypes_and_values_that_are_not_there() {
 }
 
 #[test]
+fn steps_that_are_not_finite_are_left_out_and_three_in_a_row_end_the_run() {
+    let folder = Folder::new();
+    // The first step, which is finite, spoils the weights.
+    let spoiled = "--learning_rate 1e38 --max_grad_norm 0 --max_steps 9 --logging_steps 1";
+    let output = folder.mlm(spoiled);
+    let text = said(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    for part in [
+        "step 2 left out: loss NaN",
+        "step 3 left out",
+        "error: step 4:",
+        "3 in a row (rank 0, cells [",
+        "hint: ",
+    ] {
+        assert!(text.contains(part), "`{part}` is not in:\n{text}");
+    }
+    let lines = fs::read_to_string(folder.path("out/metrics.jsonl")).unwrap();
+    assert_eq!(lines.lines().count(), 3, "{lines}");
+    let last = lines.lines().last().unwrap();
+    assert!(last.contains("\"skipped_steps\":2"), "{last}");
+    folder.refused(
+        "--dtype f16 --device cpu",
+        &["dtype", "f16", "hint: ", "bf16"],
+    );
+}
+
+#[test]
 fn vocabularies_with_a_token_twice() {
     let folder = Folder::new();
     let vocabulary = r#"{"cell_type": ["[B_cell]", "[other]"], "tissue": ["[other]"]}"#;

@@ -11,17 +11,10 @@ use gene_bert::model::{
     GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification, Gradients, LossConfig,
     LossSum, Parameters, Spread,
 };
-use gene_bert::optim::{AdamW, AdamWConfig, Schedule, ScheduleConfig, clip_scale, global_norm};
+use gene_bert::optim::{AdamW, AdamWConfig, Schedule, ScheduleConfig, StepRule};
 
+use crate::on_a_device::device;
 use crate::shared::shared_dir;
-
-/// Where the models are: the CPU, or what GENE_BERT_TEST_DEVICE says (cuda:0), as
-/// `scripts/gpu-check` has it.
-fn device() -> Device {
-    let name = std::env::var("GENE_BERT_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
-    let device: gene_bert::config::Device = name.try_into().unwrap();
-    device.open().unwrap().0
-}
 
 /// The loss without gradients is the one with: to the bit on the CPU.
 fn same_loss(without: LossSum, with: LossSum) {
@@ -205,6 +198,7 @@ fn golden_logits_hidden_states_losses_and_gradients() {
             let mut gradients = Gradients::new(&parameters);
             let loss = model
                 .loss_and_gradients(&batch, &settings, None, &mut gradients)
+                .and_then(|loss| loss.wait())
                 .unwrap();
             close(
                 &format!("{what}: loss {smoothing}"),
@@ -257,7 +251,7 @@ fn golden_classifier() {
         };
         let mut gradients = Gradients::new(&parameters);
         let loss = model.loss_and_gradients(&batch, &labels, &settings, None, &mut gradients);
-        let loss = loss.unwrap();
+        let loss = loss.and_then(|loss| loss.wait()).unwrap();
         same_loss(model.loss(&batch, &labels, &settings, None).unwrap(), loss);
         close(
             &format!("{what}: loss"),
@@ -308,18 +302,25 @@ fn golden_training_run() {
             let loss = model
                 .loss_and_gradients(&batch, &settings, None, &mut gradients)
                 .unwrap();
-            let norm = global_norm(&gradients).unwrap() / loss.weight;
             let lr = schedule.lr_at(step, total);
+            let rule = StepRule {
+                lr,
+                mean: 1.0 / loss.weight,
+                max_norm: number("max_grad_norm"),
+            };
+            let taken = optimizer.guarded_step(&gradients, &[loss.sum], rule);
+            let taken = taken.and_then(|taken| taken.wait()).unwrap();
+            assert!(!taken.skipped);
             close(
                 &format!("{what}: loss of step {step}"),
-                &[loss.mean()],
+                &[taken.loss],
                 &[at("loss")],
                 1e-3,
                 0.0,
             );
             close(
                 &format!("{what}: norm of step {step}"),
-                &[norm],
+                &[taken.norm],
                 &[at("grad_norm")],
                 1e-3,
                 0.0,
@@ -331,8 +332,6 @@ fn golden_training_run() {
                 1e-9,
                 1e-9,
             );
-            let scale = clip_scale(norm, number("max_grad_norm")) / loss.weight;
-            optimizer.step(&gradients, lr, scale).unwrap();
         }
         let after = tensors(&case.join("model_after_30_steps.safetensors"));
         for (name, var) in parameters.iter() {

@@ -28,6 +28,7 @@ mod long_line;
 mod many_files;
 mod memory;
 mod model;
+mod on_a_device;
 mod orders;
 mod pretrain;
 mod quickstart;

@@ -324,4 +324,4 @@ template <typename T> inline unsigned pair(float low, float high, T) {
 }
 
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-inline float __expf(float x) { return expf(x); }
+inline float power_of_2(float x) { return exp2f(x); }

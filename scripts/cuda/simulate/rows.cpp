@@ -1,6 +1,7 @@
 // Every kernel that works row by row, or number by number, against its formula in f64.
 #include "reference.h"
 #include "rows.cuh"
+#include "sums.cuh"
 
 namespace layer_norm {
 #include "../../../src/kernels/cuda/layer_norm.cu"
@@ -29,6 +30,9 @@ namespace cross_entropy {
 }
 namespace adamw {
 #include "../../../src/kernels/cuda/adamw.cu"
+}
+namespace guard {
+#include "../../../src/kernels/cuda/guard.cu"
 }
 
 static unsigned blocks_of(size_t count, size_t each) { return (unsigned)((count + each - 1) / each); }
@@ -84,7 +88,7 @@ template <typename T> void try_layer_norm(size_t rows, int width, bool drops, bo
         into.push_back(wide_x[i] * factor(before, i / width, i % width) +
                        (has_residual ? wide_residual[i] : 0));
     }
-    launch(Of<T>::norm_forward, {blocks_of(rows, 4), 1, 1}, 128, 16 * width, x.at,
+    launch(Of<T>::norm_forward, {blocks_of(rows, 4), 1, 1}, 128, 16 * placed(width), x.at,
            has_residual ? residual.at : nullptr, weight.at, bias.at, 1e-5f, y.at, inverse.at, before,
            (u64)rows, width);
     Numbers w = weight.wide();
@@ -114,7 +118,7 @@ template <typename T> void try_layer_norm(size_t rows, int width, bool drops, bo
     int each = 6;
     unsigned blocks = blocks_of(rows, each);
     Buffer<float> parts((size_t)blocks * 2 * width);
-    launch(Of<T>::norm_backward, {blocks, 1, 1}, 128, 32 * width, dy.at, x.at, inverse.at, weight.at,
+    launch(Of<T>::norm_backward, {blocks, 1, 1}, 128, 32 * placed(width), dy.at, x.at, inverse.at, weight.at,
            drops ? dropped.at : nullptr, parts.at, before, (u64)rows, width, each);
     compare(shape("LayerNorm dx", rows, width), dy.wide(), dx, 2 * allowed);
     if (drops) compare(shape("LayerNorm dropped", rows, width), dropped.wide(), ddropped, 2 * allowed);
@@ -138,7 +142,7 @@ template <typename T> void try_embedding(size_t rows, int width, bool drops) {
     Buffer<T> normalized(rows * width), y(rows * width);
     Buffer<float> inverse(rows);
     Dropout after = random_dropout(drops);
-    launch(Of<T>::embed, {blocks_of(rows, 4), 1, 1}, 128, 16 * width, word.at, types.at, id_buffer.at,
+    launch(Of<T>::embed, {blocks_of(rows, 4), 1, 1}, 128, 16 * placed(width), word.at, types.at, id_buffer.at,
            type_buffer.at, weight.at, bias.at, 1e-12f, normalized.at, y.at, inverse.at, after,
            (u64)rows, width);
     Numbers x;
@@ -239,6 +243,14 @@ template <typename T> void try_gather(size_t rows, size_t picked, int width) {
     for (size_t i = 0; i < picked; i++)
         for (int c = 0; c < width; c++) back[positions[i] * width + c] = expected[i * width + c];
     memset((void *)x.at, 0, rows * width * sizeof(T));
+    std::vector<u32> sorted = positions;
+    std::sort(sorted.begin(), sorted.end());
+    Buffer<u32> sorted_buffer(sorted);
+    Buffer<float> table(random_numbers<float>(rows * width)), more(random_numbers<float>(picked * width));
+    Numbers grown = table.wide();
+    for (size_t i = 0; i < picked * width; i++) grown[sorted[i / width] * width + i % width] += more.at[i];
+    launch(gather::add_rows, {(unsigned)picked, 1, 1}, 64, 0, more.at, sorted_buffer.at, table.at, width);
+    compare(shape("add rows", picked, width), table.wide(), grown, 1e-6);
     launch(Of<T>::scatter, {(unsigned)picked, 1, 1}, 64, 0, y.at, at.at, x.at, width);
     compare(shape("scatter", picked, width), x.wide(), back, 0);
     Dropout dropout = random_dropout(true);
@@ -256,6 +268,7 @@ template <typename T> void try_cross_entropy(size_t rows, int width, float smoot
     for (int c = 0; c < width; c++) weights.push_back(0.5f + c / 8.0f);
     Buffer<u32> label_buffer(labels);
     Buffer<float> weight_buffer(weights);
+    Buffer<double> scale(std::vector<double>{4.0, 0.0});
     double total_weight = 0;
     for (float w : weights) total_weight += w;
     bool by_class = weighing == 2;
@@ -279,9 +292,13 @@ template <typename T> void try_cross_entropy(size_t rows, int width, float smoot
     }
     Buffer<double> losses(rows), loss(1);
     launch(Of<T>::loss, {(unsigned)rows, 1, 1}, 128, 0, logits.at, label_buffer.at,
-           weighing ? weight_buffer.at : nullptr, shares, losses.at, 1, width);
+           weighing ? weight_buffer.at : nullptr, shares, weighing ? scale.at : nullptr, losses.at, 1,
+           width);
     launch(reduce::sum_parts, {1, 1, 1}, 256, 0, losses.at, (u64)rows, loss.at);
     compare(shape("loss", rows, width), Numbers(loss.at, loss.at + 1), sum, 1e-5);
+    if (weighing) {
+        for (double &x : gradient) x *= scale.at[0];
+    }
     compare(shape("loss gradient", rows, width), logits.wide(), gradient, tolerance<T>());
 }
 
@@ -294,18 +311,19 @@ static void try_optimizer(const std::vector<size_t> &counts) {
         kept.push_back(new Buffer<float>(random_numbers<float>(count)));
         return kept.back()->at;
     };
-    adamw::Update update = {1e-2f, 0.9f, 0.99f, 1.5f, 1e-6f, 0.25f};
+    adamw::Update update = {1e-2f, 0.9f, 0.99f, 1.5f, 1e-6f, 0.25f, 1};
+    Buffer<adamw::Update> update_buffer(std::vector<adamw::Update>{update});
     u64 chunks = 0;
     double squares = 0;
     Numbers expected;
-    std::vector<int> slots;
     std::vector<u32> rows;
     for (size_t row = 0; row < counts[1] / 5; row++) {
-        slots.push_back(-1);
         if (row % 3 == 1) rows.push_back(row);
     }
     Buffer<u32> row_buffer(rows);
-    Buffer<int> slot_buffer(slots);
+    Buffer<int> slot_buffer(counts[1] / 5);
+    launch(adamw::empty_slots, {blocks_of(slot_buffer.count, 32), 1, 1}, 32, 0, slot_buffer.at,
+           (u32)slot_buffer.count);
     launch(adamw::fill_slots, {blocks_of(rows.size(), 32), 1, 1}, 32, 0, row_buffer.at,
            (u32)rows.size(), slot_buffer.at);
     for (size_t t = 0; t < counts.size(); t++) {
@@ -325,12 +343,12 @@ static void try_optimizer(const std::vector<size_t> &counts) {
             for (double x : {entry.weights[i] * 0.99 - step, first, second}) expected.push_back(x);
         }
         entries.push_back(entry);
-        chunks += blocks_of(count, adamw::CHUNK);
+        chunks += blocks_of(count, CHUNK);
     }
     u64 span_chunks = 0;
     for (reduce::Span &span : spans) {
         span.first_chunk = span_chunks;
-        span_chunks += blocks_of(span.count, reduce::CHUNK);
+        span_chunks += blocks_of(span.count, CHUNK);
     }
     Buffer<reduce::Span> span_buffer(spans);
     Buffer<double> parts(span_chunks), sum(1);
@@ -339,16 +357,72 @@ static void try_optimizer(const std::vector<size_t> &counts) {
     launch(reduce::sum_parts, {1, 1, 1}, 256, 0, parts.at, span_chunks, sum.at);
     compare("gradient norm", Numbers(sum.at, sum.at + 1), {squares}, 1e-6);
     Buffer<adamw::Entry> entry_buffer(entries);
-    launch(adamw::adamw, {(unsigned)chunks, 1, 1}, 256, 0, entry_buffer.at, (u32)entries.size(),
-           update);
-    Numbers found;
-    for (const adamw::Entry &entry : entries) {
-        for (size_t i = 0; i < entry.count; i++) {
-            for (float x : {entry.weights[i], entry.first[i], entry.second[i]}) found.push_back(x);
+    auto step = [&] {
+        Numbers found;
+        launch(adamw::adamw, {(unsigned)chunks, 1, 1}, 256, 0, entry_buffer.at, (u32)entries.size(),
+               update_buffer.at);
+        for (const adamw::Entry &entry : entries) {
+            for (size_t i = 0; i < entry.count; i++) {
+                for (float x : {entry.weights[i], entry.first[i], entry.second[i]}) found.push_back(x);
+            }
         }
-    }
+        return found;
+    };
+    Numbers before;
+    update_buffer.at->applies = 0;
+    before = step();
+    compare("AdamW that is not to move anything", step(), before, 0);
+    update_buffer.at->applies = 1;
+    Numbers found = step();
     compare("AdamW", found, expected, 1e-6);
     for (Buffer<float> *buffer : kept) delete buffer;
+}
+
+// Steps of all kinds by the rule of src/optim/guard.rs.
+static void try_guard(bool scales) {
+    Buffer<guard::State> state(std::vector<guard::State>{{scales ? 65536.0 : 1.0, 0, 0, 0, 0}});
+    Buffer<guard::Update> update(1);
+    Buffer<guard::Verdict> verdict(1);
+    guard::Rule rule = {0.25, 1.0, 0.1, 0.9, 0.99, 1e-6, scales ? 1.0 : 0.0};
+    double loss_scale = state.at->loss_scale, good = 0, applied = 0, skipped = 0, lost = 0;
+    for (int step = 0; step < 5000; step++) {
+        bool all_lost = step >= 4990;
+        int kind = all_lost ? 0 : below(40);
+        double norm = kind == 1 ? INFINITY : 8.0 * loss_scale * (kind == 2 ? 0.01 : 1.0);
+        double each = kind == 0 ? NAN : 1.5;
+        // A loss without a finite number is rarely followed by another, or the run would end.
+        if (kind <= 1 && lost == 2 && !all_lost) each = 1.5, norm = 1.0;
+        Numbers values(1 + below(600), 0.0), sums = {each, 2.5};
+        values[below(values.size())] = norm * norm / 2;
+        values[below(values.size())] += norm * norm / 2;
+        Buffer<double> parts(values), one(Numbers{sums[0]}), other(Numbers{sums[1]});
+        Buffer<const double *> losses(std::vector<const double *>{one.at, other.at});
+        launch(guard::decide, {1, 1, 1}, 256, 0, parts.at, (u64)parts.count, losses.at, 2u, rule,
+               state.at, update.at, verdict.at);
+        double size = norm * 0.25 / loss_scale, mean = (each + 2.5) * 0.25;
+        bool finite = std::isfinite(size) && std::isfinite(mean), applies = finite && lost < 3;
+        double clip = size > 1.0 ? 1.0 / (size + 1e-6) : 1.0, scale = 0.25 / loss_scale * clip;
+        good = finite ? good + 1 : 0;
+        if (applies) applied++, lost = 0;
+        if (!applies) skipped++;
+        if (!finite && !(scales && std::isfinite(mean) && loss_scale > 1)) lost++;
+        if (scales && !finite) loss_scale = std::max(1.0, loss_scale / 2);
+        if (scales && good == 2000) good = 0, loss_scale = std::min(16777216.0, loss_scale * 2);
+        const guard::State &s = *state.at;
+        check("state of the guard", s.loss_scale == loss_scale && s.good_steps == good &&
+                                        s.applied == applied && s.skipped == skipped &&
+                                        s.lost_in_a_row == lost);
+        check("verdict", verdict.at->skipped == !applies && verdict.at->lost_in_a_row == lost &&
+                             (update.at->applies != 0) == applies);
+        if (!applies) continue;
+        compare("loss and norm", {verdict.at->loss, verdict.at->norm}, {mean, size}, 1e-12);
+        double rate = 0.1 / (1 - pow(0.9, applied)), root = 1 / sqrt(1 - pow(0.99, applied));
+        const guard::Update &u = *update.at;
+        compare("numbers of the step", {u.rate, u.inverse_root, u.beta1, u.beta2, u.eps},
+                {rate, root, 0.9, 0.99, 1e-6}, 1e-6);
+        check("scale of the gradients", fabs(u.scale / scale - 1) < 1e-6);
+    }
+    check("three lost steps in a row end all", lost >= 3 && update.at->applies == 0);
 }
 
 // The bits of src/kernels/dropout.rs: `dropout.rs` has the same list.
@@ -413,6 +487,8 @@ int main() {
     try_type<f16>();
     try_optimizer({7, 35, 1, 20000, 33000, 16384});
     try_optimizer({1, 40, 16385});
+    try_guard(false);
+    try_guard(true);
     printf("row kernels: %d failures\n", num_failures);
     return num_failures != 0;
 }

@@ -81,7 +81,7 @@ pub(super) fn run(args: &TrainArgs) -> anyhow::Result<()> {
     if let Some(folder) = &args.export {
         export(folder, &model, &parameters, &batches)?;
     }
-    let device = open_device(config.device)?;
+    let device = open_device(config.device, config.tf32)?;
     let peak = peak::products_per_second_on(&device, model.precision)?;
     let parameters = parameters.to_device(&device)?;
     let found = measure(&model, &parameters, &batches, args.steps, args.profile)?;

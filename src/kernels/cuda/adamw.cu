@@ -1,5 +1,5 @@
 // AdamW over all parameters in one launch, weights and moments in f32: src/kernels/adamw.rs.
-#include "device.cuh"
+#include "sums.cuh"
 
 // One parameter. `slots` (or null) says for each row of `width` numbers which row of the gradient is
 // its own, or −1 where the gradient is zero.
@@ -11,20 +11,17 @@ struct Entry {
     u32 width;
     float keep;
 };
+// The numbers of a step, from the host or from `guard.cu`; the weights stay where `applies` is 0.
 struct Update {
     float rate, beta1, beta2, inverse_root, eps, scale;
+    u32 applies;
 };
-const u64 CHUNK = 16384;
 
 // A block of 256 threads for each chunk of CHUNK weights.
-KERNEL adamw(const Entry *entries, u32 num_entries, Update update) {
-    u32 low = 0, high = num_entries;
-    while (high - low > 1) {
-        u32 middle = (low + high) / 2;
-        if (entries[middle].first_chunk <= blockIdx.x) low = middle;
-        else high = middle;
-    }
-    const Entry entry = entries[low];
+KERNEL adamw(const Entry *entries, u32 num_entries, const Update *numbers) {
+    const Update update = *numbers;
+    if (!update.applies) return;
+    const Entry entry = entry_of(entries, num_entries, blockIdx.x);
     u64 begin = (blockIdx.x - entry.first_chunk) * CHUNK;
     u64 end = begin + CHUNK < entry.count ? begin + CHUNK : entry.count;
     for (u64 i = begin + threadIdx.x; i < end; i += 256) {
@@ -45,7 +42,13 @@ KERNEL adamw(const Entry *entries, u32 num_entries, Update update) {
     }
 }
 
-// slots[rows[i]] = i; the others have been set to −1.
+// All slots −1.
+KERNEL empty_slots(int *slots, u32 count) {
+    u32 i = blockIdx.x * blockDim.x + threadIdx.x;
+    if (i < count) slots[i] = -1;
+}
+
+// slots[rows[i]] = i, after `empty_slots`.
 KERNEL fill_slots(const u32 *rows, u32 count, int *slots) {
     u32 i = blockIdx.x * blockDim.x + threadIdx.x;
     if (i < count) slots[rows[i]] = (int)i;

@@ -7,8 +7,11 @@
 //
 // q, k, v, context [T, H · D]; log_sums, deltas [H, T]. A block of 128 threads has a tile of 64 rows
 // of one cell and one head (blockIdx.y). The dropout of a probability is that of the CPU: row
-// token · H + head, column the key's place in its cell.
+// token · H + head, column the key's place in its cell. Exponentials are powers of 2, of scores times
+// log₂ e.
 #include "tiles.cuh"
+
+const float LOG2_E = 1.44269504f;
 
 struct Heads {
     u64 num_tokens;
@@ -30,7 +33,7 @@ template <int D, typename T> struct Stages {
     }
 };
 
-template <int D, typename T>
+template <int D, bool DROPS, typename T>
 __device__ inline void forward(const T *q, const T *k, const T *v, T *context, float *log_sums,
                                const Tile *tiles, Heads heads, Dropout dropout) {
     const Tile tile = tiles[blockIdx.x];
@@ -49,37 +52,45 @@ __device__ inline void forward(const T *q, const T *k, const T *v, T *context, f
         keys[r] = row_key(dropout, (u64)(tile.start + row + 8 * r) * heads.num_heads + head);
     }
     float sums[D / 8][4] = {};
+    float scale = heads.scale * LOG2_E;
+    Kept<D> kept_queries;
     for (int number = 0; (u32)number * TILE < tile.length; number++) {
         stages.fill(number + 1, k + at, v + at, tile.length, stride);
         wait_copies<1>();
         __syncthreads();
+        if (number == 0) kept_queries.take(queries);
         float scores[8][4];
-        multiply_tiles<D>(scores, queries, stages.first(number % 2));
+        multiply_tiles<D>(scores, kept_queries, stages.first(number % 2));
         u32 column = number * TILE + 2 * (lane % 4);
-        float next[2] = {largest[0], largest[1]};
-        for (int i = 0; i < 8; i++) {
-            for (int j = 0; j < 4; j++) {
-                bool there = column + 8 * i + j % 2 < tile.length;
-                scores[i][j] = there ? scores[i][j] * heads.scale : -INFINITY;
-                next[j / 2] = fmaxf(next[j / 2], scores[i][j]);
-            }
+        if ((u32)(number + 1) * TILE > tile.length) {
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                for (int j = 0; j < 4; j++)
+                    if (column + 8 * i + j % 2 >= tile.length) scores[i][j] = -INFINITY;
         }
-        float fade[2];
+        // The largest score of a row, before the scale, which is above 0.
+        float next[2] = {largest[0], largest[1]}, fade[2], shift[2];
+#pragma unroll
+        for (int i = 0; i < 8; i++)
+            for (int j = 0; j < 4; j++) next[j / 2] = fmaxf(next[j / 2], scores[i][j]);
         for (int r = 0; r < 2; r++) {
             next[r] = fmaxf(next[r], __shfl_xor_sync(0xffffffffu, next[r], 1));
             next[r] = fmaxf(next[r], __shfl_xor_sync(0xffffffffu, next[r], 2));
-            fade[r] = __expf(largest[r] - next[r]);
+            fade[r] = power_of_2((largest[r] - next[r]) * scale);
+            shift[r] = next[r] * scale;
             largest[r] = next[r];
             total[r] *= fade[r];
         }
+#pragma unroll
         for (int i = 0; i < 8; i++) {
             for (int j = 0; j < 4; j++) {
-                float p = __expf(scores[i][j] - largest[j / 2]);
+                float p = power_of_2(scores[i][j] * scale - shift[j / 2]);
                 total[j / 2] += p;
-                bool keep = keeps(dropout.threshold, keys[j / 2], column + 8 * i + j % 2);
-                scores[i][j] = keep ? p : 0.0f;
+                if (DROPS && !keeps(dropout.threshold, keys[j / 2], column + 8 * i + j % 2)) p = 0.0f;
+                scores[i][j] = p;
             }
         }
+#pragma unroll
         for (int i = 0; i < D / 8; i++)
             for (int j = 0; j < 4; j++) sums[i][j] *= fade[j / 2];
         multiply_weights<D>(sums, scores, stages.second(number % 2));
@@ -93,7 +104,7 @@ __device__ inline void forward(const T *q, const T *k, const T *v, T *context, f
         factor[r] = dropout.scale / total[r];
         if (lane % 4 == 0 && row + 8 * r < tile.length) {
             u64 to = head * heads.num_tokens + tile.start + row + 8 * r;
-            log_sums[to] = largest[r] + logf(total[r]);
+            log_sums[to] = largest[r] * heads.scale + logf(total[r]);
         }
     }
     write_rows<D>(context + at, sums, factor[0], factor[1], tile.first, tile.length, stride);
@@ -101,7 +112,7 @@ __device__ inline void forward(const T *q, const T *k, const T *v, T *context, f
 
 // dk and dv of 64 keys: the block goes over all queries of the cell. Scores stand turned, [key,
 // query], so that they are the left side of both products.
-template <int D, typename T>
+template <int D, bool DROPS, typename T>
 __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T *dcontext,
                                      const float *log_sums, const float *deltas, T *dk, T *dv,
                                      const Tile *tiles, Heads heads, Dropout dropout) {
@@ -117,13 +128,14 @@ __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T
     stages.fill(0, q + at, dcontext + at, tile.length, stride);
     u32 row = tile.first + 16 * warp + lane / 4;
     float dk_sums[D / 8][4] = {}, dv_sums[D / 8][4] = {};
+    float scale = heads.scale * LOG2_E;
     for (int number = 0; (u32)number * TILE < tile.length; number++) {
         stages.fill(number + 1, q + at, dcontext + at, tile.length, stride);
         if (threadIdx.x < TILE) {
             u32 query = number * TILE + threadIdx.x;
             u64 token = tile.start + query, from = head * heads.num_tokens + token;
             bool there = query < tile.length;
-            query_sums[threadIdx.x] = there ? log_sums[from] : INFINITY;
+            query_sums[threadIdx.x] = there ? log_sums[from] * LOG2_E : INFINITY;
             query_deltas[threadIdx.x] = there ? deltas[from] : 0.0f;
             query_keys[threadIdx.x] = row_key(dropout, token * heads.num_heads + head);
         }
@@ -131,13 +143,15 @@ __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T
         __syncthreads();
         const T *queries = stages.first(number % 2), *gradients = stages.second(number % 2);
         float p[8][4], ds[8][4];
-        multiply_tiles<D>(p, keys, queries);
-        multiply_tiles<D>(ds, values, gradients);
+        multiply_tiles<D>(p, Reread<D, T>{keys}, queries);
+        multiply_tiles<D>(ds, Reread<D, T>{values}, gradients);
+#pragma unroll
         for (int i = 0; i < 8; i++) {
             for (int j = 0; j < 4; j++) {
                 int query = 8 * i + 2 * (lane % 4) + j % 2;
-                float probability = __expf(p[i][j] * heads.scale - query_sums[query]);
-                float factor = kept(dropout, query_keys[query], row + 8 * (j / 2));
+                float probability = power_of_2(p[i][j] * scale - query_sums[query]);
+                float factor = 1.0f;
+                if (DROPS) factor = kept(dropout, query_keys[query], row + 8 * (j / 2));
                 p[i][j] = probability * factor;
                 ds[i][j] = probability * heads.scale * (ds[i][j] * factor - query_deltas[query]);
             }
@@ -152,7 +166,7 @@ __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T
 }
 
 // dq of 64 queries: the block goes over all keys of the cell.
-template <int D, typename T>
+template <int D, bool DROPS, typename T>
 __device__ inline void backward_queries(const T *q, const T *k, const T *v, const T *dcontext,
                                         const float *log_sums, const float *deltas, T *dq,
                                         const Tile *tiles, Heads heads, Dropout dropout) {
@@ -170,27 +184,32 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
     for (int r = 0; r < 2; r++) {
         bool there = row + 8 * r < tile.length;
         u64 token = tile.start + row + 8 * r, from = head * heads.num_tokens + token;
-        row_sums[r] = there ? log_sums[from] : INFINITY;
+        row_sums[r] = there ? log_sums[from] * LOG2_E : INFINITY;
         row_deltas[r] = there ? deltas[from] : 0.0f;
         row_keys[r] = row_key(dropout, token * heads.num_heads + head);
     }
     float dq_sums[D / 8][4] = {};
+    float scale = heads.scale * LOG2_E;
     for (int number = 0; (u32)number * TILE < tile.length; number++) {
         stages.fill(number + 1, k + at, v + at, tile.length, stride);
         wait_copies<1>();
         __syncthreads();
         const T *keys = stages.first(number % 2), *values = stages.second(number % 2);
         float p[8][4], ds[8][4];
-        multiply_tiles<D>(p, queries, keys);
-        multiply_tiles<D>(ds, gradients, values);
+        multiply_tiles<D>(p, Reread<D, T>{queries}, keys);
+        multiply_tiles<D>(ds, Reread<D, T>{gradients}, values);
         u32 column = number * TILE + 2 * (lane % 4);
+        bool is_partial = (u32)(number + 1) * TILE > tile.length;
+#pragma unroll
         for (int i = 0; i < 8; i++) {
             for (int j = 0; j < 4; j++) {
-                u32 key = column + 8 * i + j % 2;
-                float probability = __expf(p[i][j] * heads.scale - row_sums[j / 2]);
-                float factor = kept(dropout, row_keys[j / 2], key);
+                float probability = power_of_2(p[i][j] * scale - row_sums[j / 2]);
+                float factor = 1.0f;
+                if (DROPS) factor = kept(dropout, row_keys[j / 2], column + 8 * i + j % 2);
                 float gradient = ds[i][j] * factor - row_deltas[j / 2];
-                ds[i][j] = key < tile.length ? probability * heads.scale * gradient : 0.0f;
+                ds[i][j] = probability * heads.scale * gradient;
+                // Beyond the cell's end the probability may be anything.
+                if (is_partial && column + 8 * i + j % 2 >= tile.length) ds[i][j] = 0.0f;
             }
         }
         multiply_weights<D>(dq_sums, ds, keys);
@@ -206,19 +225,34 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
         attention_forward_##name##_##D(const T *q, const T *k, const T *v, T *context,                 \
                                        float *log_sums, const Tile *tiles, Heads heads,                \
                                        Dropout dropout) {                                              \
-        forward<D>(q, k, v, context, log_sums, tiles, heads, dropout);                                 \
+        if (dropout.threshold) {                                                                       \
+            forward<D, true>(q, k, v, context, log_sums, tiles, heads, dropout);                       \
+        } else {                                                                                       \
+            forward<D, false>(q, k, v, context, log_sums, tiles, heads, dropout);                      \
+        }                                                                                              \
     }                                                                                                  \
     KERNEL __launch_bounds__(THREADS)\
         attention_keys_##name##_##D(const T *q, const T *k, const T *v, const T *dcontext,             \
                                     const float *log_sums, const float *deltas, T *dk, T *dv,          \
                                     const Tile *tiles, Heads heads, Dropout dropout) {                 \
-        backward_keys<D>(q, k, v, dcontext, log_sums, deltas, dk, dv, tiles, heads, dropout);          \
+        if (dropout.threshold) {                                                                       \
+            backward_keys<D, true>(q, k, v, dcontext, log_sums, deltas, dk, dv, tiles, heads,          \
+                                   dropout);                                                           \
+        } else {                                                                                       \
+            backward_keys<D, false>(q, k, v, dcontext, log_sums, deltas, dk, dv, tiles, heads,         \
+                                    dropout);                                                          \
+        }                                                                                              \
     }                                                                                                  \
     KERNEL __launch_bounds__(THREADS)\
         attention_queries_##name##_##D(const T *q, const T *k, const T *v, const T *dcontext,          \
                                        const float *log_sums, const float *deltas, T *dq,              \
                                        const Tile *tiles, Heads heads, Dropout dropout) {              \
-        backward_queries<D>(q, k, v, dcontext, log_sums, deltas, dq, tiles, heads, dropout);           \
+        if (dropout.threshold) {                                                                       \
+            backward_queries<D, true>(q, k, v, dcontext, log_sums, deltas, dq, tiles, heads, dropout); \
+        } else {                                                                                       \
+            backward_queries<D, false>(q, k, v, dcontext, log_sums, deltas, dq, tiles, heads,          \
+                                       dropout);                                                       \
+        }                                                                                              \
     }
 #define WIDTHS(T, name)                                                                                \
     ATTENTION(T, name, 32)                                                                             \

@@ -1,5 +1,7 @@
 //! Attention: on tensor cores for bf16 and f16 heads of 32, 64, 96 and 128, else row by row.
 
+use std::sync::Mutex;
+
 use candle_core::{DType, Result, Tensor, bail};
 
 use super::{Argument, Gpu, Grid, HeadsArgument, PackedArgument, Source, THREADS, suffix};
@@ -39,16 +41,16 @@ impl Plan {
         let has_tiles = q.dtype() != DType::F32 && matches!(head_width, 32 | 64 | 96 | 128);
         let kind = suffix(q)?;
         let (source, suffix, num_blocks, table, layout) = if has_tiles {
-            let tiles = tiles(settings.cu_seqlens);
             let heads = Argument::Heads(HeadsArgument {
                 num_tokens: num_tokens as u64,
                 num_heads: num_heads as i32,
                 scale,
             });
-            let table = gpu.upload(&tiles)?;
+            let table = tile_table(&gpu, settings.cu_seqlens)?;
             let layout = [gpu.at(&table)?, heads];
             let suffix = format!("{kind}_{head_width}");
-            (Source::Attention, suffix, tiles.len() / 3, table, layout)
+            let num_tiles = table.elem_count() / 3;
+            (Source::Attention, suffix, num_tiles, table, layout)
         } else {
             let table = gpu.upload(settings.cu_seqlens)?;
             let packed = Argument::Packed(PackedArgument {
@@ -149,6 +151,23 @@ pub(in crate::kernels) fn attention_backward(
     plan.launch("queries", 6, &queries, settings)?;
     drop(plan.table);
     Ok([dq, dk, dv])
+}
+
+/// [`tiles`] on the device. All blocks of a model ask for the same, so the last one is kept.
+fn tile_table(gpu: &Gpu, cu_seqlens: &[u32]) -> Result<Tensor> {
+    static LAST: Mutex<Option<(Vec<u32>, Tensor)>> = Mutex::new(None);
+    let Ok(mut last) = LAST.lock() else {
+        bail!("a thread failed while it made a table of tiles");
+    };
+    let is_same = |(starts, table): &&(Vec<u32>, Tensor)| {
+        starts == cu_seqlens && table.device().same_device(&gpu.device)
+    };
+    if let Some((_, table)) = last.as_ref().filter(is_same) {
+        return Ok(table.clone());
+    }
+    let table = gpu.upload(&tiles(cu_seqlens))?;
+    *last = Some((cu_seqlens.to_vec(), table.clone()));
+    Ok(table)
 }
 
 /// Start, length and first row of every tile of every cell, 3 numbers each, the longest cells first,

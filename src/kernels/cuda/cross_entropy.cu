@@ -9,7 +9,8 @@ struct Shares {
 
 template <typename T>
 __device__ inline void row_loss(T *all, const u32 *labels, const float *weights, Shares shares,
-                                double *losses, int write_gradient, int width) {
+                                const double *gradient_scale, double *losses, int write_gradient,
+                                int width) {
     SHARED float scratch[32];
     T *logits = all + (u64)blockIdx.x * width;
     u32 label = labels[blockIdx.x];
@@ -37,18 +38,21 @@ __device__ inline void row_loss(T *all, const u32 *labels, const float *weights,
     }
     if (!write_gradient) return;
     __syncthreads();
+    float scale = gradient_scale ? (float)*gradient_scale : 1.0f;
     for (int c = threadIdx.x; c < width; c += blockDim.x) {
         float gradient = expf(to_float(logits[c]) - log_sum) * (at_label + spread);
         gradient -= shares.each * (by_class ? weights[c] : weight);
         if (c == (int)label) gradient -= at_label;
-        logits[c] = from_float<T>(gradient);
+        logits[c] = from_float<T>(gradient * scale);
     }
 }
 
-// losses [rows]; the logits [rows, width] become their gradient if asked.
+// losses [rows]; the logits [rows, width] become their gradient if asked, times *gradient_scale
+// (1 where that is null).
 #define LOSS(T, name)                                                                                  \
     KERNEL cross_entropy_##name(T *logits, const u32 *labels, const float *weights, Shares shares,     \
-                                double *losses, int write_gradient, int width) {                       \
-        row_loss(logits, labels, weights, shares, losses, write_gradient, width);                      \
+                                const double *gradient_scale, double *losses, int write_gradient,      \
+                                int width) {                                                           \
+        row_loss(logits, labels, weights, shares, gradient_scale, losses, write_gradient, width);      \
     }
 FOR_EACH_TYPE(LOSS)

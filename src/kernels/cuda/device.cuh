@@ -77,6 +77,13 @@ __device__ inline void multiply_add(float (&c)[4], const unsigned (&a)[4], unsig
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// 2 to the power of x.
+__device__ inline float power_of_2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // Two numbers in one register, the first in the lower half.
 __device__ inline unsigned pair(float low, float high, bf16) {
     __nv_bfloat162 both = __floats2bfloat162_rn(low, high);

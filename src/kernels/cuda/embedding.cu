@@ -6,7 +6,7 @@
 template <int N, typename T>
 __device__ inline void embed_rows(const float *word, const float *types, const u32 *ids,
                                   const u32 *type_ids, Normalized<T> to, u64 rows, int width) {
-    float *cache = reinterpret_cast<float *>(dynamic_shared()) + threadIdx.x / 32 * width;
+    float *cache = reinterpret_cast<float *>(dynamic_shared()) + threadIdx.x / 32 * placed(width);
     u64 row = (u64)blockIdx.x * WARPS + threadIdx.x / 32;
     if (row >= rows) return;
     const float *left = word + (u64)ids[row] * width, *right = types + (u64)type_ids[row] * width;
@@ -19,7 +19,7 @@ __device__ inline void embed_rows(const float *word, const float *types, const u
     normalize_row<N>(to, row, width, cache, read);
 }
 
-// Blocks of 128 threads take 4 tokens; shared memory: 4 · width floats.
+// Blocks of 128 threads take 4 tokens; shared memory: 4 · placed(width) floats.
 #define FORWARD(T, name)                                                                               \
     KERNEL embedding_forward_##name(const float *word, const float *types, const u32 *ids,             \
                                     const u32 *type_ids, const float *weight, const float *bias,       \

@@ -20,6 +20,13 @@ FOR_EACH_TYPE(GATHER)
     }
 FOR_EACH_TYPE(SCATTER)
 
+// The rows of dy [gridDim.x, width] added to their `positions` in x, of which none stands twice.
+KERNEL add_rows(const float *dy, const u32 *positions, float *x, int width) {
+    const float *from = dy + (u64)blockIdx.x * width;
+    float *to = x + (u64)positions[blockIdx.x] * width;
+    for (int column = threadIdx.x; column < width; column += blockDim.x) to[column] += from[column];
+}
+
 // Dropout of row blockIdx.x, in place.
 #define DROP(T, name)                                                                                  \
     KERNEL dropout_##name(T *x, Dropout dropout, int width) {                                          \

@@ -5,7 +5,7 @@
 template <int N, typename T>
 __device__ inline void forward_rows(T *x, const T *residual, Normalized<T> to, Dropout dropout,
                                     u64 rows, int width) {
-    float *cache = reinterpret_cast<float *>(dynamic_shared()) + threadIdx.x / 32 * width;
+    float *cache = reinterpret_cast<float *>(dynamic_shared()) + threadIdx.x / 32 * placed(width);
     u64 row = (u64)blockIdx.x * WARPS + threadIdx.x / 32;
     if (row >= rows) return;
     u32 key = row_key(dropout, row);
@@ -28,8 +28,9 @@ __device__ inline void backward_rows(T *dy, const T *normalized, const float *in
                                      const float *weight, T *dropped, float *sums, Dropout before,
                                      u64 rows, int width, int rows_per_block) {
     int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-    float *mine = reinterpret_cast<float *>(dynamic_shared()) + warp * 2 * width;
-    for (int column = lane; column < 2 * width; column += 32) mine[column] = 0.0f;
+    int half = placed(width);
+    float *mine = reinterpret_cast<float *>(dynamic_shared()) + warp * 2 * half;
+    for (int column = lane; column < 2 * half; column += 32) mine[column] = 0.0f;
     __syncwarp();
     u64 first = (u64)blockIdx.x * rows_per_block;
     u64 last = first + rows_per_block < rows ? first + rows_per_block : rows;
@@ -45,8 +46,8 @@ __device__ inline void backward_rows(T *dy, const T *normalized, const float *in
         for (int column = lane * N; column < width; column += 32 * N) {
             gradient(column);
             for (int i = 0; i < N; i++) {
-                mine[column + i] += g[i] * x[i];
-                mine[width + column + i] += g[i];
+                mine[place<N>(column, i)] += g[i] * x[i];
+                mine[half + place<N>(column, i)] += g[i];
                 sum += g[i] * w[i];
                 slope += g[i] * w[i] * x[i];
             }
@@ -66,12 +67,14 @@ __device__ inline void backward_rows(T *dy, const T *normalized, const float *in
     float *all = reinterpret_cast<float *>(dynamic_shared());
     for (int column = threadIdx.x; column < 2 * width; column += blockDim.x) {
         float sum = 0.0f;
-        for (int i = 0; i < WARPS; i++) sum += all[i * 2 * width + column];
+        int of_row = column % width, at = place<N>(of_row, of_row % N) + column / width * half;
+        for (int i = 0; i < WARPS; i++) sum += all[i * 2 * half + at];
         sums[(u64)blockIdx.x * 2 * width + column] = sum;
     }
 }
 
-// x [rows, width] becomes x̂. Blocks of 128 threads take 4 rows; shared memory: 4 · width floats.
+// x [rows, width] becomes x̂. Blocks of 128 threads take 4 rows; shared memory: 4 ·
+// placed(width) floats.
 #define FORWARD(T, name)                                                                               \
     KERNEL layer_norm_forward_##name(T *x, const T *residual, const float *weight, const float *bias,  \
                                      float eps, T *y, float *inverse, Dropout dropout, u64 rows,       \
@@ -82,7 +85,8 @@ __device__ inline void backward_rows(T *dy, const T *normalized, const float *in
 FOR_EACH_TYPE(FORWARD)
 
 // dy becomes the gradient of the norm's input; `dropped` (or null) that of x before its dropout.
-// sums [blocks, 2, width]: partial gradients of weight and bias. Shared memory: 8 · width floats.
+// sums [blocks, 2, width]: partial gradients of weight and bias. Shared memory: 8 · placed(width)
+// floats.
 #define BACKWARD(T, name)                                                                              \
     KERNEL layer_norm_backward_##name(T *dy, const T *normalized, const float *inverse,                \
                                       const float *weight, T *dropped, float *sums, Dropout before,    \

@@ -16,6 +16,7 @@ mod optimizer;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod upload;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
@@ -32,8 +33,8 @@ pub(super) use attention::{attention_backward, attention_forward};
 pub(super) use linear::{activation_backward, linear_backward, linear_forward};
 pub(super) use loss::cross_entropy;
 pub(super) use norm::{embed, layer_norm_backward, layer_norm_forward, scatter_embedding};
-pub(super) use optimizer::{adamw, sums_of_squares};
-pub(super) use rows::{apply_dropout, gather, scatter};
+pub(super) use optimizer::{adamw, guarded_adamw, sums_of_squares};
+pub(super) use rows::{add_rows, apply_dropout, gather, scatter};
 
 use super::dropout::Dropout;
 
@@ -50,6 +51,7 @@ enum Source {
     CrossEntropy,
     Embedding,
     Gather,
+    Guard,
     LayerNorm,
     Reduce,
 }
@@ -69,6 +71,7 @@ impl Source {
             Self::CrossEntropy => fatbin!("cross_entropy"),
             Self::Embedding => fatbin!("embedding"),
             Self::Gather => fatbin!("gather"),
+            Self::Guard => fatbin!("guard"),
             Self::LayerNorm => fatbin!("layer_norm"),
             Self::Reduce => fatbin!("reduce"),
         }
@@ -160,7 +163,8 @@ enum Argument {
     Index(u32),
     Float(f32),
     Floats4([f32; 4]),
-    Floats6([f32; 6]),
+    /// The rule of `guard.cu`.
+    Rule([f64; 7]),
     Dropout(DropoutArgument),
     Heads(HeadsArgument),
     Packed(PackedArgument),
@@ -208,15 +212,6 @@ impl Gpu {
         }
         // SAFETY: every kernel here writes all numbers of the results it is given.
         unsafe { Tensor::empty(shape, dtype, &self.device) }
-    }
-
-    fn upload(&self, numbers: &[u32]) -> Result<Tensor> {
-        Tensor::from_slice(numbers, numbers.len(), &self.device)
-    }
-
-    fn upload_words(&self, numbers: &[u64]) -> Result<Tensor> {
-        let numbers: Vec<i64> = numbers.iter().map(|n| n.cast_signed()).collect();
-        Tensor::from_slice(&numbers, numbers.len(), &self.device)
     }
 
     /// The address of a tensor's first number; 0 of one without numbers.
@@ -268,7 +263,7 @@ impl Gpu {
                 Argument::Index(value) => launch.arg(value),
                 Argument::Float(value) => launch.arg(value),
                 Argument::Floats4(value) => launch.arg(value),
-                Argument::Floats6(value) => launch.arg(value),
+                Argument::Rule(value) => launch.arg(value),
                 Argument::Dropout(value) => launch.arg(value),
                 Argument::Heads(value) => launch.arg(value),
                 Argument::Packed(value) => launch.arg(value),

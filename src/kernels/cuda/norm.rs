@@ -15,6 +15,11 @@ const ROWS_PER_PART: usize = 64;
 /// Tokens of one id that a block sums.
 const PIECE: usize = 128;
 
+/// Numbers that a row of `width` takes in shared memory, as `rows.cuh` has it.
+fn placed(width: usize) -> usize {
+    width.next_multiple_of(256)
+}
+
 /// As `layer_norm::forward`; x [N, D] becomes x̂. Returns y and 1/σ.
 pub(in crate::kernels) fn layer_norm_forward(
     norm: Norm<'_>,
@@ -25,7 +30,7 @@ pub(in crate::kernels) fn layer_norm_forward(
     let (gpu, (n, width)) = (Gpu::of(x)?, x.dims2()?);
     let (y, inverse) = (gpu.fresh((n, width), x.dtype())?, gpu.fresh(n, DType::F32)?);
     let grid = Grid {
-        shared: ROWS * width * 4,
+        shared: ROWS * placed(width) * 4,
         ..Grid::of(n.div_ceil(ROWS))
     };
     let arguments = [
@@ -61,7 +66,7 @@ pub(in crate::kernels) fn layer_norm_backward(
     let num_parts = n.div_ceil(ROWS_PER_PART);
     let parts = gpu.fresh((num_parts, 2 * width), DType::F32)?;
     let grid = Grid {
-        shared: 2 * ROWS * width * 4,
+        shared: 2 * ROWS * placed(width) * 4,
         ..Grid::of(num_parts)
     };
     let arguments = [
@@ -120,7 +125,7 @@ pub(in crate::kernels) fn embed(
     let (y, inverse) = (gpu.fresh((n, width), dtype)?, gpu.fresh(n, DType::F32)?);
     let (ids, type_ids) = (gpu.upload(tables.ids)?, gpu.upload(tables.type_ids)?);
     let grid = Grid {
-        shared: ROWS * width * 4,
+        shared: ROWS * placed(width) * 4,
         ..Grid::of(n.div_ceil(ROWS))
     };
     let arguments = [

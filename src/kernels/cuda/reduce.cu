@@ -1,6 +1,6 @@
 // Sums in a fixed order: columns of a matrix (gradients of biases and norms) and the squares of all
 // gradients. A first pass sums blocks of rows, a second adds their sums one after the other.
-#include "device.cuh"
+#include "sums.cuh"
 
 // Column sums of rows [first, last) in 8 interleaved groups of rows, which are added in order; a
 // block of 256 threads has 32 columns. Only threads of the first warp get the result.
@@ -47,35 +47,10 @@ struct Span {
     const float *values;
     u64 count, first_chunk;
 };
-const u64 CHUNK = 16384;
-
-// The last span whose first chunk is not after `chunk`.
-template <typename S> __device__ inline const S &span_of(const S *spans, u32 count, u64 chunk) {
-    u32 low = 0, high = count;
-    while (high - low > 1) {
-        u32 middle = (low + high) / 2;
-        if (spans[middle].first_chunk <= chunk) low = middle;
-        else high = middle;
-    }
-    return spans[low];
-}
-
-// The sum over 256 threads in a fixed order, in thread 0.
-__device__ inline double ordered_sum(double x) {
-    SHARED double all[256];
-    __syncthreads();
-    all[threadIdx.x] = x;
-    __syncthreads();
-    for (int apart = 128; apart > 0; apart /= 2) {
-        if ((int)threadIdx.x < apart) all[threadIdx.x] += all[threadIdx.x + apart];
-        __syncthreads();
-    }
-    return all[0];
-}
 
 // parts[chunk] = the sum of the squares of a chunk; a block of 256 threads each.
 KERNEL square_parts(const Span *spans, u32 num_spans, double *parts) {
-    const Span &span = span_of(spans, num_spans, blockIdx.x);
+    const Span &span = entry_of(spans, num_spans, blockIdx.x);
     u64 first = (blockIdx.x - span.first_chunk) * CHUNK;
     u64 last = first + CHUNK < span.count ? first + CHUNK : span.count;
     float sum = 0.0f;
@@ -86,8 +61,6 @@ KERNEL square_parts(const Span *spans, u32 num_spans, double *parts) {
 
 // *to = the sum of all parts, by one block of 256 threads.
 KERNEL sum_parts(const double *parts, u64 count, double *to) {
-    double sum = 0.0;
-    for (u64 i = threadIdx.x; i < count; i += 256) sum += parts[i];
-    double total = ordered_sum(sum);
+    double total = sum_of(parts, count);
     if (threadIdx.x == 0) *to = total;
 }

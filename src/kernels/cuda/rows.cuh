@@ -44,8 +44,17 @@ template <typename T> struct Normalized {
     float *inverse;
 };
 
+// Where a lane puts number `i` of its piece of N that begins at `column`: the lanes' numbers lie side
+// by side, so that they meet in no bank.
+template <int N> __device__ inline int place(int column, int i) {
+    int in_turn = column % (32 * N);
+    return column - in_turn + i * 32 + in_turn / N;
+}
+// What `width` numbers take when they are placed so, for every N there is.
+__device__ inline int placed(int width) { return (width + 255) / 256 * 256; }
+
 // Normalises the row that `read(column, values)` gives in pieces of N. `cache` is the warp's, of
-// `width` numbers; a lane finds there only what it has put there.
+// `placed(width)` numbers; a lane finds there only what it has put there.
 template <int N, typename T, typename Read>
 __device__ inline void normalize_row(const Normalized<T> &to, u64 row, int width, float *cache,
                                      Read read) {
@@ -54,14 +63,14 @@ __device__ inline void normalize_row(const Normalized<T> &to, u64 row, int width
     for (int column = lane * N; column < width; column += 32 * N) {
         read(column, values);
         for (int i = 0; i < N; i++) {
-            cache[column + i] = values[i];
+            cache[place<N>(column, i)] = values[i];
             sum += values[i];
         }
     }
     float mean = warp_sum(sum) / width;
     for (int column = lane * N; column < width; column += 32 * N) {
         for (int i = 0; i < N; i++) {
-            float centered = cache[column + i] - mean;
+            float centered = cache[place<N>(column, i)] - mean;
             squares += centered * centered;
         }
     }
@@ -73,7 +82,7 @@ __device__ inline void normalize_row(const Normalized<T> &to, u64 row, int width
         load<N>(weight, to.weight + column);
         load<N>(bias, to.bias + column);
         for (int i = 0; i < N; i++) {
-            values[i] = (cache[column + i] - mean) * inverse;
+            values[i] = (cache[place<N>(column, i)] - mean) * inverse;
             y[i] = values[i] * weight[i] + bias[i];
             if (to.dropout.threshold) y[i] *= kept(to.dropout, key, column + i);
         }

@@ -21,6 +21,17 @@ pub(in crate::kernels) fn scatter(dy: &Tensor, positions: &[u32], height: usize)
     Ok(dx)
 }
 
+/// As `rows::add_rows`.
+pub(in crate::kernels) fn add_rows(table: &Tensor, rows: &[u32], values: &Tensor) -> Result<()> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let (gpu, width) = (Gpu::of(table)?, Argument::int(table.dim(1)?));
+    let positions = gpu.upload(rows)?;
+    let arguments = [gpu.at(values)?, gpu.at(&positions)?, gpu.at(table)?, width];
+    gpu.launch(Source::Gather, "add_rows", Grid::of(rows.len()), &arguments)
+}
+
 fn move_rows(what: &str, gpu: &Gpu, from: &Tensor, rows: &[u32], to: &Tensor) -> Result<()> {
     if rows.is_empty() {
         return Ok(());

@@ -41,16 +41,39 @@ __device__ inline void left_side(unsigned (&to)[4], const T *tile, int column) {
     load_matrices(to, tile + row * Pitch<D>::ROW + column + lane / 16 * 8);
 }
 
-// sums [16 × 64] = left · rightᵀ, of the warp's rows of one tile and all rows of the other.
+// All of the warp's rows of a tile in registers, for a tile that is multiplied with many.
+template <int D> struct Kept {
+    unsigned pieces[D / 16][4];
+    template <typename T> __device__ void take(const T *tile) {
+#pragma unroll
+        for (int k = 0; k < D; k += 16) left_side<D>(pieces[k / 16], tile, k);
+    }
+};
+// Or read anew each time, where registers are short.
+template <int D, typename T> struct Reread {
+    const T *tile;
+};
 template <int D, typename T>
-__device__ inline void multiply_tiles(float (&sums)[8][4], const T *left, const T *right) {
+__device__ inline void left_piece(unsigned (&to)[4], const Kept<D> &from, int k, T) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) to[i] = from.pieces[k / 16][i];
+}
+template <int D, typename T>
+__device__ inline void left_piece(unsigned (&to)[4], const Reread<D, T> &from, int k, T) {
+    left_side<D>(to, from.tile, k);
+}
+
+// sums [16 × 64] = left · rightᵀ, of the warp's rows of one tile and all rows of the other.
+template <int D, typename T, typename Left>
+__device__ inline void multiply_tiles(float (&sums)[8][4], const Left &left, const T *right) {
     int lane = threadIdx.x % 32;
+#pragma unroll
     for (int i = 0; i < 8; i++)
         for (int j = 0; j < 4; j++) sums[i][j] = 0.0f;
 #pragma unroll
     for (int k = 0; k < D; k += 16) {
         unsigned a[4], b[4];
-        left_side<D>(a, left, k);
+        left_piece(a, left, k, T());
 #pragma unroll
         for (int i = 0; i < 8; i += 2) {
             int row = 8 * i + lane % 8 + lane / 16 * 8;

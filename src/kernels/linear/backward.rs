@@ -53,7 +53,7 @@ impl OutputGradient {
 
     /// The tensor that it was made of.
     #[cfg(feature = "cuda")]
-    pub(super) fn tensor(&self) -> Result<&Tensor> {
+    pub(in crate::kernels) fn tensor(&self) -> Result<&Tensor> {
         self.rows.tensor()
     }
 }
@@ -152,7 +152,7 @@ pub fn backward_through(
         prefetch(pre.get(later..later + values.len()).unwrap_or_default());
         activation.apply_backward(&pre[at..at + values.len()], values);
     };
-    if precision == Precision::F32 {
+    if precision != Precision::Bf16 {
         let mut fresh = Fresh::new(n * inner);
         write_dweights(&[map], |dweights| {
             let dx = To::Write(&fresh.shared());

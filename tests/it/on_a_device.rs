@@ -1,0 +1,225 @@
+//! Whole models on the device that GENE_BERT_TEST_DEVICE names (the CPU, where it names none):
+//! losses and gradients beside those of the CPU in f32, with dropout, in every precision that there
+//! is; that nothing changes from run to run or by recomputing; and that steps which are not finite
+//! leave the weights alone. `scripts/gpu-check` runs it on a GPU.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use candle_core::{DType, Device, Tensor};
+use gene_bert::buffers::Number;
+use gene_bert::cell::PackedBatch;
+use gene_bert::model::{
+    DropoutKey, GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification, Gradients,
+    LossConfig, Parameters, Precision,
+};
+use gene_bert::optim::{AdamW, AdamWConfig, StepRule};
+use gene_bert::train::throughput::MadeUp;
+
+const RULE: StepRule = StepRule {
+    lr: 1e-2,
+    mean: 0.01,
+    max_norm: 1.0,
+};
+
+/// The device of the tests.
+pub fn device() -> Device {
+    let name = std::env::var("GENE_BERT_TEST_DEVICE").unwrap_or_else(|_| "cpu".to_owned());
+    let device: gene_bert::config::Device = name.try_into().unwrap();
+    device.open(false).unwrap().0
+}
+
+/// Precisions and the errors they may leave.
+fn precisions(device: &Device) -> Vec<(Precision, f64)> {
+    let mut all = vec![(Precision::F32, 1e-4), (Precision::Bf16, 3e-2)];
+    if !device.is_cpu() {
+        all.push((Precision::F16, 1e-2));
+    }
+    all
+}
+
+fn config(precision: Precision, recompute: bool) -> GeneBertConfig {
+    GeneBertConfig {
+        hidden_size: 128,
+        num_hidden_layers: 3,
+        num_attention_heads: 2,
+        intermediate_size: 200,
+        num_labels: 7,
+        precision,
+        recompute,
+        ..GeneBertConfig::default()
+    }
+    .with_vocabulary(40, 3000)
+}
+
+fn batch(index: u64) -> PackedBatch {
+    let cells = MadeUp {
+        cells: 5,
+        length: 200,
+        ragged: true,
+        seed: 3,
+    };
+    cells.batch(&config(Precision::F32, false), index)
+}
+
+/// Loss and gradients of two batches, the second one added.
+fn learn(config: &GeneBertConfig, device: &Device, key: Option<DropoutKey>) -> Learned {
+    let parameters = GeneBertForMaskedLM::init_parameters(config, 7).unwrap();
+    let parameters = parameters.to_device(device).unwrap();
+    let model = GeneBertForMaskedLM::new(config, &parameters).unwrap();
+    let mut gradients = Gradients::new(&parameters);
+    let mut loss = 0.0;
+    for index in 0..2 {
+        let settings = LossConfig::default();
+        let batch = batch(index);
+        let found = model.loss_and_gradients(&batch, &settings, key, &mut gradients);
+        loss += found.and_then(|loss| loss.wait()).unwrap().sum;
+    }
+    gather(loss, &parameters, &gradients)
+}
+
+struct Learned {
+    loss: f64,
+    gradients: Vec<(String, Vec<f64>)>,
+}
+
+fn gather(loss: f64, parameters: &Parameters, gradients: &Gradients) -> Learned {
+    let names = parameters.names().iter();
+    let gradients = names.map(|name| (name.clone(), floats(&gradients.to_dense(name).unwrap())));
+    Learned {
+        loss,
+        gradients: gradients.collect(),
+    }
+}
+
+fn floats(tensor: &Tensor) -> Vec<f64> {
+    let here = tensor.to_device(&Device::Cpu).unwrap();
+    let wide = here.to_dtype(DType::F64).unwrap();
+    wide.flatten_all().unwrap().to_vec1().unwrap()
+}
+
+fn norm(values: impl Iterator<Item = f64>) -> f64 {
+    values.map(|x| x * x).sum::<f64>().sqrt()
+}
+
+/// By ‖found − expected‖ / ‖expected‖ of each parameter, and of the smallest ones by the largest.
+fn compare(what: &str, found: &Learned, expected: &Learned, allowed: f64) {
+    let off = (found.loss - expected.loss).abs() / expected.loss;
+    assert!(off < allowed, "{what}: losses differ by {off}");
+    let largest = expected.gradients.iter();
+    let largest = largest.map(|(_, values)| norm(values.iter().copied()));
+    let floor = 1e-3 * largest.fold(0.0, f64::max);
+    for ((name, a), (_, b)) in found.gradients.iter().zip(&expected.gradients) {
+        let difference = norm(a.iter().zip(b).map(|(a, b)| a - b));
+        let error = difference / norm(b.iter().copied()).max(floor);
+        println!("{what}: {name}: error {error:.2e}");
+        assert!(error <= allowed, "{what}: {name}: {error}");
+    }
+}
+
+#[test]
+fn losses_and_gradients_are_those_of_the_cpu() {
+    let device = device();
+    for key in [None, Some(DropoutKey { seed: 5, step: 6 })] {
+        let expected = learn(&config(Precision::F32, false), &Device::Cpu, key);
+        for (precision, allowed) in precisions(&device) {
+            let once = learn(&config(precision, false), &device, key);
+            compare(&precision.to_string(), &once, &expected, allowed);
+            for recompute in [false, true] {
+                let again = learn(&config(precision, recompute), &device, key);
+                assert_eq!(once.loss.to_bits(), again.loss.to_bits(), "{precision}");
+                assert!(once.gradients == again.gradients, "{precision}");
+            }
+        }
+    }
+}
+
+#[test]
+fn classifiers_agree_with_the_cpu_too() {
+    let device = device();
+    let labels = [0, 3, 6, 1, 1];
+    let run = |precision, device: &Device| {
+        let config = config(precision, false);
+        let parameters = GeneBertForSequenceClassification::init_parameters(&config, 7).unwrap();
+        let parameters = parameters.to_device(device).unwrap();
+        let model = GeneBertForSequenceClassification::new(&config, &parameters).unwrap();
+        let mut gradients = Gradients::new(&parameters);
+        let (batch, settings) = (batch(0), LossConfig::default());
+        let loss = model.loss_and_gradients(&batch, &labels, &settings, None, &mut gradients);
+        let loss = loss.and_then(|loss| loss.wait()).unwrap().sum;
+        gather(loss, &parameters, &gradients)
+    };
+    let expected = run(Precision::F32, &Device::Cpu);
+    for (precision, allowed) in precisions(&device) {
+        compare(
+            &format!("classifier {precision}"),
+            &run(precision, &device),
+            &expected,
+            2.0 * allowed,
+        );
+    }
+}
+
+#[test]
+fn a_step_that_is_not_finite_moves_nothing_and_three_in_a_row_end_all() {
+    let (device, config) = (device(), config(Precision::F32, false));
+    let parameters = GeneBertForMaskedLM::init_parameters(&config, 7).unwrap();
+    let parameters = parameters.to_device(&device).unwrap();
+    let model = GeneBertForMaskedLM::new(&config, &parameters).unwrap();
+    let mut optimizer = AdamW::new(&parameters, AdamWConfig::default()).unwrap();
+    let mut gradients = Gradients::new(&parameters);
+    let loss = model.loss_and_gradients(&batch(0), &LossConfig::default(), None, &mut gradients);
+    let loss = loss.unwrap().sum;
+    let weights = || -> Vec<Vec<f64>> { parameters.iter().map(|(_, var)| floats(var)).collect() };
+    let mut last = weights();
+    let steps = [
+        (0.0, 0),
+        (f64::NAN, 1),
+        (f64::INFINITY, 2),
+        (0.0, 0),
+        (f64::NAN, 1),
+        (f64::NAN, 2),
+        (f64::NAN, 3),
+        (0.0, 3),
+    ];
+    for (added, lost) in steps {
+        let losses = [loss.clone(), Number::Here(added)];
+        let taken = optimizer.guarded_step(&gradients, &losses, RULE).unwrap();
+        let taken = taken.wait().unwrap();
+        assert_eq!((taken.lost_in_a_row, taken.skipped), (lost, lost > 0));
+        let now = weights();
+        assert_eq!(now == last, lost > 0, "{added}");
+        last = now;
+    }
+    assert_eq!(optimizer.num_steps().unwrap(), 2);
+}
+
+#[test]
+fn f16_learns_with_a_loss_scale_that_finds_its_size() {
+    let (device, config) = (device(), config(Precision::F16, false));
+    let parameters = GeneBertForMaskedLM::init_parameters(&config, 7).unwrap();
+    let parameters = parameters.to_device(&device).unwrap();
+    let optimizer = AdamW::new(&parameters, AdamWConfig::default()).unwrap();
+    if device.is_cpu() {
+        let refused = optimizer.scaling_loss().unwrap_err().to_string();
+        assert!(refused.contains("on a GPU only"), "{refused}");
+        return;
+    }
+    let mut optimizer = optimizer.scaling_loss().unwrap();
+    let model = GeneBertForMaskedLM::new(&config, &parameters).unwrap();
+    let mut losses = Vec::new();
+    for _ in 0..40 {
+        let mut gradients = Gradients::new(&parameters);
+        gradients.scale_loss_by(optimizer.loss_scale());
+        let found =
+            model.loss_and_gradients(&batch(0), &LossConfig::default(), None, &mut gradients);
+        let found = found.unwrap();
+        let rule = StepRule {
+            mean: 1.0 / found.weight,
+            ..RULE
+        };
+        let taken = optimizer.guarded_step(&gradients, &[found.sum], rule);
+        let taken = taken.and_then(|taken| taken.wait()).unwrap();
+        assert_eq!(taken.lost_in_a_row, 0);
+        losses.push(taken.loss);
+    }
+    assert!(losses[39] < 0.8 * losses[0], "{losses:?}");
+}
