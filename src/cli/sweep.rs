@@ -7,7 +7,8 @@ use anyhow::Result;
 use super::progress::Bar;
 use crate::sweep::dry;
 use crate::sweep::folder::{Asked, PAGE, plan};
-use crate::sweep::runner::{self, Places, Said};
+use crate::sweep::place::{Spot, Wanted};
+use crate::sweep::runner::{self, Said};
 
 /// Flags of `sweep`.
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,8 @@ The same command, or `gene-bert sweep FOLDER`, goes on after any interruption. W
 
 Examples:
   gene-bert sweep study.yaml --dry-run
-  gene-bert sweep study.yaml --parallel 2 -- --train_data_paths CELLS.h5ad")]
+  gene-bert sweep study.yaml --parallel 2 -- --train_data_paths CELLS.h5ad
+  gene-bert sweep study.yaml --devices cuda:0,cuda:1 -- --train_data_paths CELLS.h5ad")]
 pub struct SweepArgs {
     /// The study file (YAML), or the folder of a study to go on with
     #[arg(value_name = "STUDY")]
@@ -39,10 +41,13 @@ pub struct SweepArgs {
     /// Folder of the study: a run folder for each trial, study.csv, study.html [default: the study file's name without its ending]
     #[arg(long, value_name = "FOLDER")]
     output: Option<PathBuf>,
-    /// Trials at a time; each gets its share of the cores
-    #[arg(long, value_name = "TRIALS", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
-    parallel: u16,
-    /// Compute threads of each trial [default: the cores, divided by --parallel]
+    /// Trials at a time; each gets its share of the cores [default: one, or one for each of --devices]
+    #[arg(long, value_name = "TRIALS", value_parser = clap::value_parser!(u16).range(1..))]
+    parallel: Option<u16>,
+    /// Where trials compute, one at a time on each: cuda:0,cuda:1 (GPUs), cpu,cpu (two that share the cores), cpu:0-3,cpu:4-7 (bound to these cores); named twice: two at a time
+    #[arg(long, value_name = "DEVICE", num_args = 1.., value_delimiter = ',')]
+    devices: Vec<Spot>,
+    /// Compute threads of each trial [default: its cores, or the cores divided by the trials at a time]
     #[arg(long, value_name = "THREADS")]
     threads: Option<usize>,
     /// Seed of the search; that of the runs is a setting of theirs [default: 1]
@@ -80,26 +85,25 @@ pub fn run(args: SweepArgs) -> Result<()> {
         retry_failed: args.retry_failed,
     };
     let plan = plan(&asked)?;
-    let parallel = usize::from(args.parallel);
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = args.threads.unwrap_or(cores / parallel).max(1);
+    let wanted = Wanted {
+        devices: args.devices,
+        parallel: args.parallel.map(usize::from),
+        threads: args.threads,
+    };
+    let places = wanted.places(&plan.study)?;
     if args.dry_run {
-        print!("{}", dry::trials(&plan.study, plan.seed, threads));
+        print!("{}", dry::trials(&plan.study, plan.seed, &places));
         return Ok(());
     }
     let mut folder = plan.open(&asked)?;
     let mut bar = Bar::new("");
-    runner::run(
-        &mut folder,
-        Places { parallel, threads },
-        &mut |said| match said {
-            Said::Line(line) => bar.print(&line),
-            Said::Status(text, share) => {
-                bar.set_message(text);
-                bar.show(share);
-            }
-        },
-    )?;
+    runner::run(&mut folder, &places, &mut |said| match said {
+        Said::Line(line) => bar.print(&line),
+        Said::Status(text, share) => {
+            bar.set_message(text);
+            bar.show(share);
+        }
+    })?;
     drop(bar);
     println!("{}", folder.closing());
     println!("{}", folder.path.join(PAGE).display());

@@ -5,6 +5,7 @@
 //! Its standard output is a locked file: while the lock is held, the child lives, whoever started
 //! it. Ctrl-C reaches this process only, which then asks each child.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use super::place::bound_to;
 use crate::train::signal;
 
 const OUT: &str = "stdout.log";
@@ -31,11 +33,17 @@ pub struct Running {
     began: Instant,
 }
 
-/// Starts `words` (the program first) for the trial in `folder`, which is made.
+/// Starts `words` (the program first) for the trial in `folder`, which is made, bound to `cores`
+/// (any, where there are none).
 ///
 /// # Errors
 /// A program that is not there, a folder that cannot be made, a child that still runs in it.
-pub fn start(words: &[String], folder: &Path, variables: &[(&str, String)]) -> Result<Running> {
+pub fn start(
+    words: &[String],
+    folder: &Path,
+    variables: &[(&str, String)],
+    cores: &BTreeSet<usize>,
+) -> Result<Running> {
     let cannot = || format!("{}: cannot make the trial's folder", folder.display());
     fs::create_dir_all(folder).with_context(cannot)?;
     let out = open_log(&folder.join(OUT))?;
@@ -58,8 +66,7 @@ pub fn start(words: &[String], folder: &Path, variables: &[(&str, String)]) -> R
     }
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
-    let mut child = command
-        .spawn()
+    let mut child = bound_to(cores, || command.spawn())
         .with_context(|| format!("{}: cannot be started", words[0]))?;
     Ok(Running {
         input: child.stdin.take(),

@@ -13,18 +13,21 @@
 //! | `${args_json_file}` | a file of it in the trial's folder |
 //! | `${envvar:NAME}` | an environment variable, also within a word |
 //! | `${output_dir}`, `${threads}` | the trial's folder, its share of the cores, also within a word |
+//! | `${device}` | where it computes, by `--devices`: cpu, cuda:1; else auto; also within a word |
 //!
-//! A command that runs this program gets `--output_dir` and `--threads` besides, unless it has them.
+//! A command that runs this program gets `--output_dir` and `--threads` besides, unless it has them,
+//! and `--device` where `--devices` was asked for.
 //! Others say where their run folder goes with `${output_dir}`.
 
 use std::path::Path;
 
+use anyhow::bail;
 use clap::Parser;
 
 use super::error::Fault;
 use super::value::Value;
 use super::yaml::At;
-use crate::config::{Job, RunFlags, nearest};
+use crate::config::{Device, Job, RunFlags, nearest};
 use crate::file::{FileError, write_atomic};
 
 const PROGRAMS: [(&str, Job); 3] = [
@@ -34,7 +37,7 @@ const PROGRAMS: [(&str, Job); 3] = [
 ];
 /// Flags that a sweep sets itself.
 const OWN: [&str; 3] = ["output_dir", "resume", "overwrite_output_dir"];
-const MACROS: [&str; 10] = [
+const MACROS: [&str; 11] = [
     "env",
     "interpreter",
     "program",
@@ -45,7 +48,10 @@ const MACROS: [&str; 10] = [
     "args_json_file",
     "output_dir",
     "threads",
+    "device",
 ];
+/// Those that may stand within a word, besides `envvar:NAME`.
+const WITHIN: [&str; 3] = ["output_dir", "threads", "device"];
 /// The file of `${args_json_file}`, in the trial's folder.
 const ARGS_FILE: &str = "args.json";
 
@@ -66,6 +72,8 @@ pub struct Filling<'a> {
     pub folder: &'a Path,
     /// Its share of the cores.
     pub threads: usize,
+    /// Where it computes, if the sweep says it.
+    pub device: Option<Device>,
     /// What makes a command of this program go on where an earlier try ended.
     pub again: &'a [String],
 }
@@ -124,6 +132,28 @@ impl Template {
     pub fn can_resume(&self) -> bool {
         let names_folder = |word: &String| word.contains("${output_dir}");
         self.job.is_some() && !self.words.iter().any(names_folder)
+    }
+
+    /// Whether the sweep can say where trials compute, whose parameters have these `names`.
+    ///
+    /// # Errors
+    /// The study says it itself, or its command does not take it.
+    pub fn check_takes_device(&self, names: &[&str]) -> anyhow::Result<()> {
+        let takes_it = self.words.iter().any(|word| word.contains("${device}"));
+        let sets_it = names.contains(&"device") || names_flag(&self.words, "--device");
+        if sets_it && !takes_it {
+            bail!(
+                "--devices: the study sets `device` itself\nhint: take `device` out of it, or leave \
+                 --devices out"
+            );
+        }
+        if !takes_it && !self.runs_this_program() {
+            bail!(
+                "--devices: the study's command does not take the device of a trial\nhint: add \
+                 ${{device}} to it, such as `- --device=${{device}}`"
+            );
+        }
+        Ok(())
     }
 
     /// Whether a value can be given to the program's flag of that name; else what is wrong, and the
@@ -268,13 +298,7 @@ impl Template {
     }
 
     fn add_own_flags(&self, words: &mut Vec<String>, filling: &Filling<'_>) {
-        let has = |flag: &str| {
-            let given = |word: &String| {
-                let word = word.replace('_', "-");
-                word == flag || word.starts_with(&format!("{flag}="))
-            };
-            words.iter().any(given)
-        };
+        let has = |flag: &str| names_flag(words, flag);
         let mut own = Vec::new();
         if !has("--output-dir") {
             own.push(format!("--output_dir={}", filling.folder.display()));
@@ -282,11 +306,22 @@ impl Template {
         if !has("--threads") {
             own.push(format!("--threads={}", filling.threads));
         }
+        let device = filling.device.filter(|_| !has("--device"));
+        own.extend(device.map(|device| format!("--device={}", String::from(device))));
         words.extend(own);
         if self.can_resume() {
             words.extend(filling.again.iter().cloned());
         }
     }
+}
+
+/// Whether one of the words gives this flag (`--a-b`), with or without its value.
+fn names_flag(words: &[String], flag: &str) -> bool {
+    let given = |word: &String| {
+        let word = word.replace('_', "-");
+        word == flag || word.starts_with(&format!("{flag}="))
+    };
+    words.iter().any(given)
 }
 
 /// Names of all flags of a run, with `_`.
@@ -306,7 +341,7 @@ fn words(at: &At<'_>) -> Result<Vec<String>, Fault> {
                 return Err(item.fault("a macro without its `}`", "write ${name}"));
             };
             let whole = *word == format!("${{{name}}}");
-            let inside = name.starts_with("envvar:") || ["output_dir", "threads"].contains(&name);
+            let inside = name.starts_with("envvar:") || WITHIN.contains(&name);
             if !inside && !MACROS.contains(&name) {
                 let hint = match nearest(name, MACROS) {
                     Some(meant) => format!("did you mean `${{{meant}}}`?"),
@@ -375,6 +410,7 @@ fn within(word: &str, filling: &Filling<'_>) -> String {
         match name.split_once(':') {
             Some(("envvar", name)) => out += &std::env::var(name).unwrap_or_default(),
             _ if name == "threads" => out += &filling.threads.to_string(),
+            _ if name == "device" => out += &String::from(filling.device.unwrap_or(Device::Auto)),
             _ => out += &filling.folder.display().to_string(),
         }
         rest = behind;
@@ -431,6 +467,7 @@ mod tests {
             values: &values,
             folder: &folder,
             threads: 2,
+            device: None,
             again: &["--resume".to_owned()],
         };
         template(text, more).unwrap().fill(&filling).unwrap()

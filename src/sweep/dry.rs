@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::Path;
 
 use super::command::Filling;
+use super::place::Place;
 use super::search::suggest;
 use super::study::{Method, Study};
 
@@ -11,8 +12,8 @@ use super::study::{Method, Study};
 const LISTED: usize = 1000;
 
 /// The space, the command of the first trial, and every trial that can be told beforehand, with
-/// what would hinder it.
-pub fn trials(study: &Study, seed: u64, threads: usize) -> String {
+/// what would hinder it, where each runs in the order of `places`.
+pub fn trials(study: &Study, seed: u64, places: &[Place]) -> String {
     let mut out = String::new();
     let width = study
         .parameters
@@ -49,7 +50,8 @@ pub fn trials(study: &Study, seed: u64, threads: usize) -> String {
         let filling = Filling {
             values: &values,
             folder: &folder,
-            threads,
+            threads: places[n % places.len()].threads,
+            device: places[n % places.len()].device,
             again: &[],
         };
         if n == 0 {

@@ -345,8 +345,10 @@ impl StudyFolder {
             "evaluations",
             "seconds",
             "reason",
-            "folder",
         ]);
+        let has_devices = self.trials.iter().any(|trial| trial.device.is_some());
+        head.extend(has_devices.then_some("device"));
+        head.push("folder");
         let mut table = TableWriter::new(&self.path.join(TABLE), &head)?;
         for trial in &self.trials {
             let (best, last) = (trial.best(&study.metric), trial.history.last());
@@ -369,8 +371,9 @@ impl StudyFolder {
                     .clone()
                     .unwrap_or_default()
                     .replace('\n', " | "),
-                trial.folder(),
             ]);
+            row.extend(has_devices.then(|| text(trial.device.clone())));
+            row.push(trial.folder());
             table.row(row)?;
         }
         Ok(table.finish()?)

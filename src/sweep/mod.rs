@@ -3,8 +3,8 @@
 //!
 //! A study file ([`study`], [`parameter`], [`command`]) is read from YAML; a trial is a point in the
 //! unit cube, which [`distribution`] makes into settings; [`search`] chooses the next one ([`tpe`]
-//! where results count); [`runner`] keeps children running ([`child`]), [`hyperband`] ends those that
-//! are not worth it; [`folder`] holds all of it on the disk, so that a killed sweep goes on; and
+//! where results count); [`runner`] keeps children running ([`child`]) on devices and cores ([`place`]),
+//! [`hyperband`] ends those that are not worth it; [`folder`] holds all of it on the disk, so that a killed sweep goes on; and
 //! [`report`] shows what came of it, with what mattered ([`importance`]).
 //!
 //! What a run does is none of its business: it starts the same command that a person would, and
@@ -19,6 +19,7 @@ pub mod folder;
 pub mod hyperband;
 pub mod importance;
 pub mod parameter;
+pub mod place;
 pub mod report;
 pub mod runner;
 pub mod search;

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail};
 use super::child::{self, Running};
 use super::command::Filling;
 use super::folder::StudyFolder;
+use super::place::Place;
 use super::report;
 use super::search::suggest;
 use super::tpe::Observation;
@@ -31,15 +32,6 @@ const FAILED_AT_FIRST: usize = 3;
 /// What the sweep says to Ctrl-C.
 const STOPPING: &str = "asking the trials to save and end; once more to leave them to it";
 
-/// How many trials run at once, and with what.
-#[derive(Debug, Clone, Copy)]
-pub struct Places {
-    /// Trials at a time.
-    pub parallel: usize,
-    /// Compute threads of each.
-    pub threads: usize,
-}
-
 /// What the sweep tells while it works.
 #[derive(Debug)]
 pub enum Said {
@@ -49,11 +41,11 @@ pub enum Said {
     Status(String, f64),
 }
 
-/// Runs the study to its end, or until Ctrl-C.
+/// Runs the study to its end, or until Ctrl-C, a trial at a time in each of `places`.
 ///
 /// # Errors
 /// A folder that cannot be written to; the first trials all fail.
-pub fn run(folder: &mut StudyFolder, places: Places, say: &mut dyn FnMut(Said)) -> Result<()> {
+pub fn run(folder: &mut StudyFolder, places: &[Place], say: &mut dyn FnMut(Said)) -> Result<()> {
     signal::install(STOPPING);
     let mut sweep = Sweep {
         waiting: folder
@@ -77,10 +69,11 @@ pub fn run(folder: &mut StudyFolder, places: Places, say: &mut dyn FnMut(Said)) 
 
 struct Sweep<'a> {
     folder: &'a mut StudyFolder,
-    places: Places,
+    places: &'a [Place],
     /// Trials that an earlier sweep began, by index.
     waiting: Vec<usize>,
-    running: BTreeMap<usize, Running>,
+    /// Trials that run, by index, with the index of their place.
+    running: BTreeMap<usize, (usize, Running)>,
     is_exhausted: bool,
     say: &'a mut dyn FnMut(Said),
 }
@@ -93,7 +86,7 @@ impl Sweep<'_> {
                 break;
             }
             self.check_first_trials()?;
-            while self.running.len() < self.places.parallel && self.begin_one()? {}
+            while self.running.len() < self.places.len() && self.begin_one()? {}
             if self.running.is_empty() {
                 break;
             }
@@ -115,7 +108,7 @@ impl Sweep<'_> {
         }
         let index = self.folder.trials.len();
         let seen = if self.folder.study.needs_results() {
-            (index + 1).saturating_sub(self.places.parallel)
+            (index + 1).saturating_sub(self.places.len())
         } else {
             0
         };
@@ -148,6 +141,7 @@ impl Sweep<'_> {
             seconds: 0.0,
             tries: 0,
             reason: None,
+            device: None,
         });
         self.start(index, &[])?;
         Ok(true)
@@ -202,14 +196,20 @@ impl Sweep<'_> {
     }
 
     fn start(&mut self, index: usize, again: &[String]) -> Result<()> {
+        let taken: Vec<usize> = self.running.values().map(|(place, _)| *place).collect();
+        let free = (0..self.places.len()).find(|place| !taken.contains(place));
+        let at = free.unwrap_or_default();
+        let place = &self.places[at];
         self.folder.trials[index].tries += 1;
+        self.folder.trials[index].device.clone_from(&place.text);
         self.folder.save()?;
         let trial = &self.folder.trials[index];
         let (path, study) = (self.folder.of(trial), &self.folder.study);
         let filling = Filling {
             values: &study.values(&trial.point),
             folder: &path,
-            threads: self.places.threads,
+            threads: place.threads,
+            device: place.device,
             again,
         };
         fs::create_dir_all(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
@@ -226,9 +226,9 @@ impl Sweep<'_> {
                 .map(|project| ("WANDB_PROJECT", project)),
         );
         variables.extend(study.entity.clone().map(|entity| ("WANDB_ENTITY", entity)));
-        match child::start(&words, &path, &variables) {
+        match child::start(&words, &path, &variables, &place.cores) {
             Ok(running) => {
-                self.running.insert(index, running);
+                self.running.insert(index, (at, running));
                 Ok(())
             }
             Err(error) => {
@@ -265,7 +265,7 @@ impl Sweep<'_> {
             let path = self.folder.of(&self.folder.trials[index]);
             let logged = read_logged(&path, &self.folder.study.metric);
             if self.ends_early_at(index, &logged).is_some()
-                && let Some(running) = self.running.get_mut(&index)
+                && let Some((_, running)) = self.running.get_mut(&index)
             {
                 running.ask_to_end();
             }
@@ -274,13 +274,13 @@ impl Sweep<'_> {
 
     fn settle_ended(&mut self) -> Result<()> {
         let mut ended = Vec::new();
-        for (&index, running) in &mut self.running {
+        for (&index, (_, running)) in &mut self.running {
             if let Some(status) = running.ended()? {
                 ended.push((index, status));
             }
         }
         for (index, status) in ended {
-            let Some(running) = self.running.remove(&index) else {
+            let Some((_, running)) = self.running.remove(&index) else {
                 continue;
             };
             self.folder.trials[index].seconds += running.elapsed().as_secs_f64();
@@ -349,6 +349,7 @@ impl Sweep<'_> {
             parts.push(format!("{} {value:.4}{best}", folder.study.metric.name));
         }
         parts.push(duration(trial.seconds));
+        parts.extend(trial.device.clone());
         let values = folder.study.values(&trial.point);
         let searched = folder.study.parameters.iter().zip(values);
         let searched = searched.filter(|(p, _)| !p.distribution.is_constant());
@@ -389,8 +390,8 @@ impl Sweep<'_> {
         let spent = self.folder.trials.iter().filter(|t| t.has_ended());
         let mean = spent.map(|t| t.seconds).sum::<f64>() / ended as f64;
         let of_running = |r: &Running| r.elapsed().as_secs_f64().min(mean);
-        let now: f64 = self.running.values().map(of_running).sum();
-        let left = (mean * (total - ended) as f64 - now) / self.places.parallel as f64;
+        let now: f64 = self.running.values().map(|(_, r)| of_running(r)).sum();
+        let left = (mean * (total - ended) as f64 - now) / self.places.len() as f64;
         (ended > 0).then(|| format!("about {} left", duration(left.max(0.0))))
     }
 
@@ -416,7 +417,7 @@ impl Sweep<'_> {
 
     /// Asks every child to end and waits for it.
     fn end_all(&mut self) {
-        for running in self.running.values_mut() {
+        for (_, running) in self.running.values_mut() {
             running.ask_to_end();
         }
         while !self.running.is_empty() {

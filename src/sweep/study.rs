@@ -199,6 +199,11 @@ impl Study {
             .collect()
     }
 
+    /// Names of all parameters.
+    pub fn names(&self) -> Vec<&str> {
+        self.parameters.iter().map(|p| p.name.as_str()).collect()
+    }
+
     /// Trials of the whole grid.
     pub fn grid_size(&self) -> u64 {
         let sizes = self.parameters.iter();

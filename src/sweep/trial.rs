@@ -63,6 +63,9 @@ pub struct Trial {
     pub tries: u32,
     /// Why it failed or was stopped.
     pub reason: Option<String>,
+    /// Where it ran last, if the sweep was asked to say it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device: Option<String>,
 }
 
 impl Trial {

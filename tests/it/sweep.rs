@@ -288,6 +288,75 @@ fn a_command_of_ones_own() {
 }
 
 #[test]
+fn trials_are_dealt_to_devices() {
+    let folder = Folder::new();
+    let parameters = "  seed: {values: [1, 2, 3, 4]}\n  max_steps: {value: 2}\n";
+    study(&folder, "method: grid\n", parameters);
+    let here = folder.0.path();
+    for (devices, parts) in [
+        ("gpu", ["expected cpu", "cuda:N"]),
+        ("cpu:60000", ["core 60000", "it may use"]),
+        ("cuda:99", ["cuda:99", "hint: "]),
+    ] {
+        refused(
+            here,
+            &format!("sweep study.yaml --devices {devices}"),
+            &parts,
+        );
+    }
+    let line = "sweep study.yaml --devices cpu,cpu --parallel 1";
+    refused(here, line, &["1 of 2 devices"]);
+    let own = "sweep study.yaml --devices cpu -- --device=cpu";
+    refused(here, own, &["sets `device` itself"]);
+    let dry = done(here, "sweep study.yaml --devices cpu,cpu --dry-run");
+    assert!(dry.contains("--device=cpu"), "{dry}");
+    let said = done(here, "sweep study.yaml --devices cpu,cpu --threads 1");
+    assert!(said.contains("4 trials: 4 finished"), "{said}");
+    for trial in 1..=4 {
+        let run = folder.path(&format!("study/trial-00{trial}/run.toml"));
+        let settings = fs::read_to_string(run).unwrap();
+        assert!(settings.contains("device = \"cpu\""), "{settings}");
+        assert!(settings.contains("threads = 1"), "{settings}");
+    }
+    let rows = table(&folder.path("study"));
+    assert!(
+        rows.iter().all(|row| row[row.len() - 2] == "cpu"),
+        "{rows:?}"
+    );
+}
+
+/// Two trials at a time, each bound to one core, and what the second reads of its own.
+#[cfg(target_os = "linux")]
+#[test]
+fn trials_are_bound_to_cores() {
+    let folder = Folder::new();
+    let script = "grep Cpus_allowed_list /proc/self/status > $1/cores; echo $2 >> $1/cores\n\
+                  echo '{\"event\":\"eval\",\"step\":1,\"eval_loss\":1}' > $1/metrics.jsonl\n";
+    fs::write(folder.path("run.sh"), script).unwrap();
+    let text = "method: grid\ncommand: [sh, run.sh, '${output_dir}', '${device}/${threads}']\n\
+                parameters:\n  x: {values: [1, 2, 3]}\n";
+    fs::write(folder.path("own.yaml"), text).unwrap();
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let list = status
+        .lines()
+        .find_map(|l| l.strip_prefix("Cpus_allowed_list:"));
+    let core: String = list
+        .unwrap()
+        .trim()
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    let line = format!("sweep own.yaml --devices cpu:{core},cpu:{core}");
+    let said = done(folder.0.path(), &line);
+    assert!(said.contains("3 trials: 3 finished"), "{said}");
+    for trial in 1..=3 {
+        let cores = fs::read_to_string(folder.path(&format!("own/trial-00{trial}/cores"))).unwrap();
+        let words: Vec<&str> = cores.split_whitespace().collect();
+        assert_eq!(words[1..], [core.as_str(), "cpu/1"], "{cores}");
+    }
+}
+
+#[test]
 fn bad_studies_and_folders_are_refused() {
     let folder = Folder::new();
     let parameters = "  seed: {values: [1, 2]}\n  max_steps: {value: 2}\n";
