@@ -28,6 +28,7 @@
 //! | 5 | [`prepare`] ∘ | jobs on data: conversion, vocabularies, rankings of genes, tokens, simulated cells |
 //! | 6 | [`train`] | the loop, hooks, checkpoints, evaluation |
 //! | 7 | [`infer`] | embeddings and predictions of cells, put back into h5ad |
+//! | 7 | [`runs`] ∘ | runs on the disk: which there are, how they stand, two compared |
 //! | 7 | [`quickstart`] | a first run, on simulated cells or the user's |
 //! | 7 | [`sweep`] ∘ | studies: many runs as child processes, which settings are next, what came of them |
 //! | 8 | [`assess`] | how good a checkpoint is: figures, intervals, baselines, files to look at |
@@ -54,6 +55,7 @@ pub mod parameters;
 pub mod prepare;
 pub mod quickstart;
 pub mod rng;
+pub mod runs;
 pub mod store;
 pub mod sweep;
 pub mod tokenize;

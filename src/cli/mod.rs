@@ -25,6 +25,7 @@ mod predict;
 mod progress;
 mod quickstart;
 mod reading;
+mod runs;
 mod shown;
 mod split;
 mod sweep;
@@ -82,6 +83,8 @@ pub enum Command {
     Predict(predict::PredictArgs),
     /// Pretrain a small model in about a minute, on simulated cells or on yours
     Quickstart(quickstart::QuickstartArgs),
+    /// List runs, how far and how good they are; compare two
+    Runs(runs::RunsArgs),
     /// Decide which cells train, which validate, which test
     Split(Box<split::SplitArgs>),
     /// Run a study: many runs with other settings, by a grid, at random or by the results so far
@@ -112,6 +115,7 @@ impl Command {
             Self::Mlm(args) => mlm::run(*args),
             Self::Predict(args) => predict::run(args),
             Self::Quickstart(args) => quickstart::run(args),
+            Self::Runs(args) => runs::run(&args),
             Self::Split(args) => split::run(&args),
             Self::Sweep(args) => sweep::run(args),
             Self::Tokenize(args) => tokenize::run(&args),

@@ -313,8 +313,8 @@ impl Sweep<'_> {
                 trial
                     .history
                     .truncate(usize::try_from(bracket).unwrap_or(usize::MAX));
-                let goes_on = "evaluation, not among the best that got there";
-                trial.reason = Some(format!("{bracket}. {goes_on}"));
+                let why = format!("at evaluation {bracket} not among the best that got there");
+                trial.reason = Some(why);
             }
             (Ok(()), None) if !logged.is_complete && knows_its_end => {}
             (Ok(()), None) if trial.history.is_empty() => {

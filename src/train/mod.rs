@@ -33,7 +33,7 @@ pub mod pretrain;
 mod reduce;
 pub mod resume;
 pub mod run;
-mod run_folder;
+pub mod run_folder;
 pub mod session;
 mod settle;
 pub mod signal;

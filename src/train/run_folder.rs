@@ -1,6 +1,8 @@
 //! The run folder: never two runs in one, nothing of another run overwritten unasked.
+//!
+//! A run holds a lock on its `metrics.jsonl`, which ends with the process, however that ends.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::Path;
 
 use anyhow::{Result, bail};
@@ -10,6 +12,8 @@ use crate::file;
 use crate::track;
 
 const SETTINGS: &str = "run.toml";
+/// What a run logs, and locks.
+pub const METRICS: &str = "metrics.jsonl";
 
 /// Whether `output_dir` may be used: it holds no run, or one that `may_hold_run` allows.
 ///
@@ -19,6 +23,13 @@ pub fn check(output_dir: &Path, may_hold_run: bool) -> Result<()> {
     if output_dir.exists() && !output_dir.is_dir() {
         bail!(
             "{}: is a file, expected a run folder\nhint: choose another --output_dir",
+            output_dir.display()
+        );
+    }
+    if is_running(output_dir) {
+        bail!(
+            "{}: another process trains in this folder\nhint: wait for it, stop it with Ctrl-C, \
+             or choose another --output_dir",
             output_dir.display()
         );
     }
@@ -32,6 +43,12 @@ pub fn check(output_dir: &Path, may_hold_run: bool) -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// Whether a process works on the run in `output_dir`.
+pub fn is_running(output_dir: &Path) -> bool {
+    let file = File::open(output_dir.join(METRICS));
+    file.is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
 }
 
 /// Whether `checkpoint` lies in `output_dir`.
@@ -58,7 +75,7 @@ pub fn clear(output_dir: &Path) -> Result<()> {
             fs::remove_dir_all(path)?;
         }
     }
-    for name in ["metrics.jsonl", SETTINGS] {
+    for name in [METRICS, SETTINGS] {
         let path = output_dir.join(name);
         if path.is_file() {
             fs::remove_file(path)?;

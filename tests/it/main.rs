@@ -34,6 +34,7 @@ mod pretrain;
 mod quickstart;
 mod ranks;
 mod resume;
+mod runs;
 mod scdl;
 mod shared;
 mod split;
