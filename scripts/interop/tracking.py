@@ -53,11 +53,10 @@ class Runs:
             "--output_dir", str(self.folder / name), *more,
         ]
 
-    def start(self, command, **env):
+    def start(self, command, out=subprocess.PIPE, **env):
         env = {k: v for k, v in os.environ.items() if not k.startswith(("WANDB_", "MLFLOW_"))} | env
         env["NO_PROXY"] = "127.0.0.1"
-        return subprocess.Popen(command, env=env, text=True, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT)
+        return subprocess.Popen(command, env=env, text=True, stdout=out, stderr=subprocess.STDOUT)
 
     def run(self, name, *more, **env):
         process = self.start(self.command(name, *more), **env)
@@ -176,13 +175,16 @@ def online(runs, name, said_must, trouble=None, late=False, resume=False, after=
         said += more
         server = server_again
         print(f"  the run took {took:.1f} s in all")
+    elif late:
+        # The run may be over its steps before anything is sent: it has to have been refused once.
+        log = runs.folder / f"{name}.log"
+        process = runs.start(runs.command(name, *flags), out=log.open("w"), **env)
+        wait_for(lambda: steps_of(runs.folder / name) >= 60 and "warning: wandb" in log.read_text())
+        server = StandIn(server.port)
+        assert process.wait() == 0, log.read_text()
+        said = log.read_text()
     else:
-        process = runs.start(runs.command(name, *flags), **env)
-        if late:
-            wait_for(lambda: steps_of(runs.folder / name) >= 60)
-            server = StandIn(server.port)
-        said, _ = process.communicate()
-        assert process.returncode == 0, said
+        said = runs.run(name, *flags, **env)
     for part in said_must:
         assert part in said, f"{part!r} is not in:\n{said}"
     history = server.history(name)
