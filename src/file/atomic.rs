@@ -179,6 +179,11 @@ impl StagedDir {
         &self.partial
     }
 
+    /// Lets it be removed when it is dropped, even if it was to stay: nothing in it is of use.
+    pub fn discard(mut self) {
+        self.stays = false;
+    }
+
     /// Flushes every file to the disk and gives the folder its final name; a folder of that name
     /// is replaced.
     ///

@@ -331,6 +331,33 @@ fn killed_at_any_moment_convert_leaves_the_old_archive_or_the_new() {
     assert!(hidden.is_empty(), "{hidden:?}");
 }
 
+/// A conversion that fails before anything of it can be gone on with leaves nothing behind.
+#[test]
+fn a_failed_conversion_leaves_nothing_behind() {
+    let dir = tempfile::tempdir().unwrap();
+    simulate(dir.path(), 3, 400).unwrap();
+    let sound = fs::read(dir.path().join("simulated_2.h5ad")).unwrap();
+    let mut failed = 0;
+    for place in 1..20 {
+        let mut damaged = sound.clone();
+        let begin = sound.len() * place / 20;
+        damaged[begin..begin + 64].fill(0xff);
+        fs::write(dir.path().join("simulated_2.h5ad"), damaged).unwrap();
+        let line = "convert simulated_1.h5ad simulated_2.h5ad --output all --format scdl";
+        let output = gene_bert(dir.path(), line);
+        failed += usize::from(!output.status.success());
+        let names = fs::read_dir(dir.path()).unwrap();
+        let mut names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(
+            names.find(|name| name.starts_with('.')),
+            None,
+            "damaged at {place}/20"
+        );
+        let _ = fs::remove_dir_all(dir.path().join("all"));
+    }
+    assert!(failed > 3, "{failed} of 19 damages were noticed");
+}
+
 #[test]
 fn graphs_of_cells_become_neighbours() {
     use gene_bert::store::NeighborChoice;

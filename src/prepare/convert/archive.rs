@@ -1,5 +1,7 @@
 //! h5ad files as one SCDL archive, in their order or shuffled.
 
+use std::path::Path;
+
 use super::config::{ConvertConfig, GeneChoice};
 use super::genes::GenePlan;
 use super::job::{Converted, left_out};
@@ -53,7 +55,6 @@ pub fn convert_to_archive(
     };
     let stage = Stage::new(config, 1)?;
     let folder = StagedDir::kept(&config.output, stage.key(), config.resume)?;
-    let mut writer = ScdlWriter::open(folder.path(), scalar_of(kind)?, num_genes)?;
     let same: Vec<ColumnMap> = files.iter().map(|_| ColumnMap::Same).collect();
     let reading = Reading {
         config,
@@ -62,12 +63,22 @@ pub fn convert_to_archive(
         maps: plan.as_ref().map_or(&same, |plan| &plan.maps),
         kind,
     };
-    let num_changed = write_rows(&reading, &mut writer, &stage, progress)?;
-    if let Some(name) = &config.neighbors {
-        write_neighbors(&files, &places, name, writer.neighbors()?)?;
-    }
-    let (var, obs) = (genes_of(&files, plan.as_ref())?, cells_of(&files, &places)?);
-    writer.finish(var, obs)?;
+    let written = write_all(
+        &reading,
+        folder.path(),
+        num_genes,
+        plan.as_ref(),
+        |writer| write_rows(&reading, writer, &stage, progress),
+    );
+    let num_changed = match written {
+        Ok(num_changed) => num_changed,
+        Err(error) => {
+            if !ScdlWriter::is_begun(folder.path()) {
+                folder.discard();
+            }
+            return Err(error);
+        }
+    };
     folder.commit()?;
     Ok(Converted {
         outputs: vec![config.output.clone()],
@@ -77,6 +88,24 @@ pub fn convert_to_archive(
         num_changed,
         left_out: left_out(config, &files)?,
     })
+}
+
+/// Writes the whole archive into `folder`, its rows by `rows`; how many values have changed.
+fn write_all(
+    reading: &Reading<'_>,
+    folder: &Path,
+    num_genes: usize,
+    plan: Option<&GenePlan>,
+    rows: impl FnOnce(&mut ScdlWriter) -> Result<u64, PrepareError>,
+) -> Result<u64, PrepareError> {
+    let (files, places) = (reading.files, reading.places);
+    let mut writer = ScdlWriter::open(folder, scalar_of(reading.kind)?, num_genes)?;
+    let num_changed = rows(&mut writer)?;
+    if let Some(name) = &reading.config.neighbors {
+        write_neighbors(files, places, name, writer.neighbors()?)?;
+    }
+    writer.finish(genes_of(files, plan)?, cells_of(files, places)?)?;
+    Ok(num_changed)
 }
 
 /// Writes what is not there yet of the rows; how many values have changed.

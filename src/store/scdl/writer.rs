@@ -82,6 +82,11 @@ impl ScdlWriter {
         })
     }
 
+    /// Whether anything in `folder` is marked, so that another writer can go on with it.
+    pub fn is_begun(folder: &Path) -> bool {
+        folder.join(MARK).is_file()
+    }
+
     /// Rows so far.
     pub fn num_rows(&self) -> u64 {
         self.mark.rows
