@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
 use gene_bert::cell::{CellSource, Labels};
 use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 use gene_bert::h5ad::{H5ad, OpenOptions, VarColumn};
 use gene_bert::parameters::read_tensors;
 use serde_json::Value;
+
+use crate::command::{done, gene_bert, refused, text};
 
 /// A folder in which the command runs, with two simulated files `simulated_{1..2}.h5ad`.
 struct Fixture {
@@ -38,33 +40,18 @@ impl Fixture {
     }
 
     fn gene_bert(&self, line: &str) -> Output {
-        Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-            .args(line.split_whitespace())
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap()
+        gene_bert(self.dir.path(), line)
     }
 
     /// Runs a line that must succeed; what it printed.
     fn run(&self, line: &str) -> String {
-        let output = self.gene_bert(line);
-        let text = text(&output);
-        assert!(output.status.success(), "{line}\n{text}");
-        text
+        done(self.dir.path(), line)
     }
 
     /// Runs a line that must be refused with these words, leaving no run folder `out`.
     fn refused(&self, line: &str, words: &[&str]) {
-        let output = self.gene_bert(&format!("{line} --output_dir out"));
-        let text = text(&output);
-        assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
-        for word in words.iter().chain(&["error: ", "hint: "]) {
-            assert!(
-                text.contains(word),
-                "`{line}` does not say `{word}`:\n{text}"
-            );
-        }
-        assert!(!self.path("out").exists(), "{line} left a folder behind");
+        let words = [words, &["hint: "]].concat();
+        refused(self.dir.path(), &format!("{line} --output_dir out"), &words);
     }
 
     /// Rewrites a simulated file with other obs columns.
@@ -93,11 +80,6 @@ impl Fixture {
         drop(file);
         write_h5ad(&path, &data).unwrap();
     }
-}
-
-fn text(output: &Output) -> String {
-    let part = |bytes| String::from_utf8_lossy(bytes).into_owned();
-    part(&output.stdout) + &part(&output.stderr)
 }
 
 /// The lines of `metrics.jsonl` with this `event`.

@@ -1,13 +1,19 @@
 //! The real command, run in a folder.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
 
 /// Runs the command in `folder` with the words of `line`.
 pub fn gene_bert(folder: &Path, line: &str) -> Output {
+    with_words(folder, line.split_whitespace())
+}
+
+/// Runs the command in `folder` with `words`, which may have blanks.
+pub fn with_words<W: AsRef<OsStr>>(folder: &Path, words: impl IntoIterator<Item = W>) -> Output {
     Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(line.split_whitespace())
+        .args(words)
         .current_dir(folder)
         .output()
         .unwrap()

@@ -1,18 +1,17 @@
 //! `gene-bert info` through the command: text, JSON, and a file that is none.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::process::{Command, Output};
+use std::path::Path;
+use std::process::Output;
 
 use gene_bert::cell::{CsrBlock, Labels};
 use gene_bert::h5ad::VarColumn;
 use gene_bert::h5ad::write::{AnnData, ValueType, write_h5ad};
 
+use crate::command::with_words;
+
 fn info(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .arg("info")
-        .args(arguments)
-        .output()
-        .unwrap()
+    with_words(Path::new("."), [&["info"], arguments].concat())
 }
 
 fn small() -> AnnData {

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::sync::Arc;
 
 use gene_bert::cell::{CellSource, CsrBlock, PackedBatch, SparseBatch};
@@ -15,6 +15,8 @@ use gene_bert::loader::{
 use gene_bert::prepare::simulate::simulate;
 use gene_bert::tokenize::{TokenizeConfig, Tokenizer};
 use gene_bert::vocab::{GeneVocab, PhenotypeVocab, Repeats, Vocabulary};
+
+use crate::command::gene_bert;
 
 /// The files as one data set, with one phenotype, and its vocabulary.
 fn data_set(paths: &[PathBuf], phenotype: Option<&str>) -> (Arc<DataSet>, Arc<Vocabulary>) {
@@ -180,12 +182,7 @@ fn bench_data(folder: &Path, flags: &str) -> Output {
 }
 
 fn bench(folder: &Path, flags: &str) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .arg("bench")
-        .args(flags.split_whitespace())
-        .current_dir(folder)
-        .output()
-        .unwrap()
+    gene_bert(folder, &format!("bench {flags}"))
 }
 
 #[test]

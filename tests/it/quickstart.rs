@@ -3,16 +3,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use serde_json::Value;
 
+use crate::command::gene_bert;
 use crate::shared::shared_dir;
 
 fn quickstart(folder: &Path, more: &str) -> Output {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_gene-bert"));
-    command.arg("quickstart").args(more.split_whitespace());
-    command.current_dir(folder).output().unwrap()
+    gene_bert(folder, &format!("quickstart {more}"))
 }
 
 /// Accuracy and majority baseline of a phenotype with all phenotypes hidden, at the end.

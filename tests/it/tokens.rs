@@ -2,17 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
+use crate::command::{gene_bert, refused, with_words};
 use crate::golden_tokenize::{Case, Cell, goldens};
-
-fn gene_bert(folder: &Path, words: &[String]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
-        .args(words)
-        .current_dir(folder)
-        .output()
-        .unwrap()
-}
 
 fn words(line: &str) -> Vec<String> {
     line.split_whitespace().map(str::to_owned).collect()
@@ -20,7 +12,7 @@ fn words(line: &str) -> Vec<String> {
 
 /// What a line that must succeed prints.
 fn printed(folder: &Path, words: &[String]) -> String {
-    let output = gene_bert(folder, words);
+    let output = with_words(folder, words);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{words:?}\n{said}");
     String::from_utf8(output.stdout).unwrap()
@@ -148,10 +140,7 @@ fn unknown_values_are_hidden_left_out_or_refused() {
     let masked = cells(&printed(dir.path(), &masked));
     assert_eq!(masked.len(), 20);
     let hidden = masked.iter().filter(|c| c.input_ids[1] == 2).count();
-    let skipped = gene_bert(
-        dir.path(),
-        &words(&format!("{line} --unknown_phenotype skip")),
-    );
+    let skipped = gene_bert(dir.path(), &format!("{line} --unknown_phenotype skip"));
     assert_eq!(
         cells(&String::from_utf8(skipped.stdout).unwrap()).len(),
         20 - hidden
@@ -159,20 +148,6 @@ fn unknown_values_are_hidden_left_out_or_refused() {
     let notes = String::from_utf8(skipped.stderr).unwrap();
     assert_eq!(notes.matches("left out").count(), hidden);
     assert!(hidden > 0 && hidden < 20);
-}
-
-/// Checks that `line` fails as the user's mistake, prints nothing else, and says all of `parts`.
-fn refused(folder: &Path, line: &str, parts: &[&str]) {
-    let output = gene_bert(folder, &words(line));
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{line}\n{text}");
-    assert!(output.stdout.is_empty(), "{line}");
-    for part in parts.iter().chain(&["error: ", "hint: "]) {
-        assert!(
-            text.contains(part),
-            "`{line}` does not say `{part}`:\n{text}"
-        );
-    }
 }
 
 #[test]
