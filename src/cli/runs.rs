@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::{Subcommand, ValueEnum};
 
+use super::failure::describe;
 use crate::runs::diff::compare;
 use crate::runs::find::runs_below;
 use crate::runs::run::Run;
@@ -98,7 +99,7 @@ pub fn run(args: &RunsArgs) -> Result<()> {
     for path in &found.runs {
         match Run::read(path) {
             Ok(run) => runs.push(run),
-            Err(error) => eprintln!("warning: {error:#}"),
+            Err(error) => eprintln!("{}", describe(&error).replacen("error: ", "warning: ", 1)),
         }
     }
     if runs.is_empty() {

@@ -45,7 +45,7 @@ pub struct SweepArgs {
     #[arg(long, value_name = "TRIALS", value_parser = clap::value_parser!(u16).range(1..))]
     parallel: Option<u16>,
     /// Where trials compute, one at a time on each: cuda:0,cuda:1 (GPUs), cpu,cpu (two that share the cores), cpu:0-3,cpu:4-7 (bound to these cores); named twice: two at a time
-    #[arg(long, value_name = "DEVICE", num_args = 1.., value_delimiter = ',')]
+    #[arg(long, value_name = "DEVICE", value_delimiter = ',')]
     devices: Vec<Spot>,
     /// Compute threads of each trial [default: its cores, or the cores divided by the trials at a time]
     #[arg(long, value_name = "THREADS")]
@@ -65,7 +65,7 @@ pub struct SweepArgs {
     /// Delete the study in the folder, with its runs, and begin anew
     #[arg(long)]
     overwrite: bool,
-    /// Flags for every trial, behind --
+    /// Flags for every trial, behind --; they win over the study's values
     #[arg(last = true, value_name = "FLAGS")]
     more: Vec<String>,
 }

@@ -22,7 +22,7 @@ pub struct TrackArgs {
     folder: PathBuf,
     /// The trackers: wandb, tensorboard, mlflow [default: those of the run]
     #[arg(
-        long, value_name = "TRACKER", num_args = 1.., value_delimiter = ',',
+        long, value_name = "TRACKER", value_delimiter = ',',
         value_parser = named::<ReportTo>
     )]
     report_to: Vec<ReportTo>,

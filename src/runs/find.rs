@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
+
+use crate::file::FileError;
 
 /// Run folders, and what could not be looked into.
 #[derive(Debug, Default)]
@@ -31,7 +33,7 @@ pub fn runs_below(folder: &Path, depth: usize) -> Result<Found> {
             folder.display()
         );
     }
-    fs::read_dir(folder).with_context(|| format!("{}: cannot be read", folder.display()))?;
+    fs::read_dir(folder).map_err(|error| FileError::io("read this folder", folder, error))?;
     let mut found = Found::default();
     look(folder, depth, &mut found);
     Ok(found)

@@ -41,7 +41,7 @@ pub struct Running {
 pub fn start(
     words: &[String],
     folder: &Path,
-    variables: &[(&str, String)],
+    variables: &[(&str, Option<String>)],
     cores: &BTreeSet<usize>,
 ) -> Result<Running> {
     let cannot = || format!("{}: cannot make the trial's folder", folder.display());
@@ -60,9 +60,10 @@ pub fn start(
         .stdout(out)
         .stderr(err);
     for (name, value) in variables {
-        if std::env::var_os(name).is_none() {
-            command.env(name, value);
-        }
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
     }
     #[cfg(unix)]
     std::os::unix::process::CommandExt::process_group(&mut command, 0);

@@ -108,7 +108,12 @@ impl Template {
             ));
         }
         let job = match program {
-            Some(at) if has("${interpreter}") => Some(at.one_of(&PROGRAMS)?),
+            Some(at) if has("${interpreter}") => Some(at.one_of(&PROGRAMS).map_err(|fault| {
+                let own = "a program of your own goes into `command`, as in command: [python, \
+                           train.py, '--out=${output_dir}', '${args}']";
+                let hint = format!("{}; {own}", fault.hint);
+                Fault { hint, ..fault }
+            })?),
             _ => None,
         };
         if !has("${interpreter}") && !words.iter().any(|w| w.contains("${output_dir}")) {
@@ -125,6 +130,11 @@ impl Template {
 
     fn runs_this_program(&self) -> bool {
         self.words.iter().any(|word| word == "${interpreter}")
+    }
+
+    /// Whether trials are runs of this program, whose flags are known.
+    pub(super) fn takes_flags(&self) -> bool {
+        self.job.is_some()
     }
 
     /// Whether trials are runs of this program in the trial's folder, which can go on where they
@@ -316,7 +326,7 @@ impl Template {
 }
 
 /// Whether one of the words gives this flag (`--a-b`), with or without its value.
-fn names_flag(words: &[String], flag: &str) -> bool {
+pub(super) fn names_flag(words: &[String], flag: &str) -> bool {
     let given = |word: &String| {
         let word = word.replace('_', "-");
         word == flag || word.starts_with(&format!("{flag}="))

@@ -240,6 +240,13 @@ impl Continuous {
         if let Some(q) = self.q {
             text += &format!(", in steps of {q}");
         }
+        let is_of_exponents = self.scale != Scale::Plain && !self.name.ends_with("_values");
+        if is_of_exponents && self.bounds().is_some() {
+            text += &format!(
+                " (min and max are exponents of e; {}_values takes values)",
+                self.name
+            );
+        }
         text
     }
 }

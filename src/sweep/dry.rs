@@ -1,5 +1,6 @@
 //! What a study would run, without running it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
@@ -44,6 +45,8 @@ pub fn trials(study: &Study, seed: u64, places: &[Place]) -> String {
         }
     }
     let mut hindered = 0;
+    // What hinders trials, and the first of them.
+    let mut said: BTreeMap<String, usize> = BTreeMap::new();
     for (n, point) in points.iter().enumerate() {
         let values = study.values(point);
         let folder = Path::new("FOLDER").join(format!("trial-{:03}", n + 1));
@@ -63,10 +66,16 @@ pub fn trials(study: &Study, seed: u64, places: &[Place]) -> String {
         let shown: Vec<String> = searched
             .map(|(_, (name, value))| format!("{name}={value}"))
             .collect();
-        let _ = writeln!(out, "trial {:>3}  {}", n + 1, shown.join("  "));
+        let line = format!("trial {:>3}  {}", n + 1, shown.join("  "));
+        let _ = writeln!(out, "{}", line.trim_end());
         if let Some(what) = study.command.hindrance(&filling) {
             hindered += 1;
-            let _ = writeln!(out, "    would fail: {}", what.replace('\n', "\n    "));
+            let told = match said.get(&what) {
+                Some(first) => format!("as trial {first}"),
+                None => what.replace('\n', "\n    "),
+            };
+            let _ = writeln!(out, "    would fail: {told}");
+            said.entry(what).or_insert(n + 1);
         }
     }
     if study.method == Method::Bayes {

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use super::study::Study;
 use super::trial::{State, Trial};
-use crate::file::{self, TableWriter, read_json, read_string, write_atomic};
+use crate::file::{self, FileError, TableWriter, read_json, read_string, write_atomic};
 
 const FORMAT: u32 = 1;
 const STUDY: &str = "study.yaml";
@@ -205,8 +205,8 @@ impl Plan {
     /// # Errors
     /// Another sweep works in it, or it cannot be written to.
     pub fn open(self, asked: &Asked) -> Result<StudyFolder> {
-        let cannot = || format!("{}: cannot make the study's folder", self.path.display());
-        fs::create_dir_all(&self.path).with_context(cannot)?;
+        let cannot = |error| FileError::io("make the study's folder", &self.path, error);
+        fs::create_dir_all(&self.path).map_err(cannot)?;
         let lock = lock(&self.path)?;
         file::recover(&self.path)?;
         if asked.overwrite && self.before.is_none() {
@@ -236,7 +236,7 @@ impl Plan {
 fn lock(path: &Path) -> Result<File> {
     let name = path.join(LOCK);
     let opened = OpenOptions::new().create(true).append(true).open(&name);
-    let file = opened.with_context(|| format!("{}: cannot be opened", name.display()))?;
+    let file = opened.map_err(|error| FileError::io("write it", &name, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => bail!(
@@ -318,7 +318,9 @@ impl StudyFolder {
         let counted: Vec<String> = counted
             .map(|state| format!("{} {}", num(state), state.name()))
             .collect();
-        let mut text = format!("{} trials: {}", self.trials.len(), counted.join(", "));
+        let number = self.trials.len();
+        let trials = if number == 1 { "trial" } else { "trials" };
+        let mut text = format!("{number} {trials}: {}", counted.join(", "));
         if let Some((trial, value)) = self.best() {
             let name = &self.study.metric.name;
             text += &format!("\nbest: trial {}, {name} {value:.4}", trial.number);

@@ -129,6 +129,11 @@ fn collect(at: &At<'_>, above: &str, parameters: &mut Vec<Parameter>) -> Result<
             return Err(entry.fault("this is no name of a setting", hint));
         }
         let name = format!("{above}{own}");
+        if !entry.is_table() {
+            let key = if entry.is_list() { "values" } else { "value" };
+            let hint = format!("write `{own}: {{{key}: …}}`");
+            return Err(entry.expected("what the setting may be", &hint));
+        }
         let fields = entry.table_of(&KEYS)?;
         if let Some(nested) = fields.get("parameters") {
             if let Some(other) = fields.names().find(|name| *name != "parameters") {
@@ -452,7 +457,7 @@ mod tests {
                 "{text}\n{said}"
             );
         }
-        assert!(read("x: 3").unwrap_err().what.contains("expected a table"));
+        assert!(read("x: 3").unwrap_err().what.contains("expected what"));
         assert!(
             read("'--x': {value: 3}")
                 .unwrap_err()

@@ -19,6 +19,7 @@ use super::folder::StudyFolder;
 use super::place::Place;
 use super::report;
 use super::search::suggest;
+use super::study::Study;
 use super::tpe::Observation;
 use super::trial::{Logged, State, Trial, read_logged};
 use crate::train::{checkpoint, signal};
@@ -214,18 +215,7 @@ impl Sweep<'_> {
         };
         fs::create_dir_all(&path).with_context(|| format!("{}: cannot be made", path.display()))?;
         let words = study.command.fill(&filling)?;
-        let name = format!("{}-{}", study.name, trial.folder());
-        let mut variables = vec![
-            ("WANDB_RUN_GROUP", study.name.clone()),
-            ("WANDB_NAME", name),
-        ];
-        variables.extend(
-            study
-                .project
-                .clone()
-                .map(|project| ("WANDB_PROJECT", project)),
-        );
-        variables.extend(study.entity.clone().map(|entity| ("WANDB_ENTITY", entity)));
+        let variables = variables(study, &trial.folder());
         match child::start(&words, &path, &variables, &place.cores) {
             Ok(running) => {
                 self.running.insert(index, (at, running));
@@ -255,16 +245,13 @@ impl Sweep<'_> {
         rule.ends_at(&own, &others)
     }
 
-    /// Asks the trials to end that early termination ends.
+    /// Asks the trials to end that early termination ends, or that will never have the metric.
     fn end_early(&mut self) {
-        if self.folder.study.early_terminate.is_none() {
-            return;
-        }
         let indices: Vec<usize> = self.running.keys().copied().collect();
         for index in indices {
             let path = self.folder.of(&self.folder.trials[index]);
             let logged = read_logged(&path, &self.folder.study.metric);
-            if self.ends_early_at(index, &logged).is_some()
+            if (logged.is_hopeless || self.ends_early_at(index, &logged).is_some())
                 && let Some((_, running)) = self.running.get_mut(&index)
             {
                 running.ask_to_end();
@@ -316,7 +303,7 @@ impl Sweep<'_> {
                 let why = format!("at evaluation {bracket} not among the best that got there");
                 trial.reason = Some(why);
             }
-            (Ok(()), None) if !logged.is_complete && knows_its_end => {}
+            (Ok(()), None) if !logged.is_complete && knows_its_end && !logged.is_hopeless => {}
             (Ok(()), None) if trial.history.is_empty() => {
                 trial.state = State::Failed;
                 let there = match logged.others.as_slice() {
@@ -356,7 +343,7 @@ impl Sweep<'_> {
         let values: Vec<String> = searched
             .map(|(p, (_, value))| format!("{}={value}", p.name))
             .collect();
-        parts.push(values.join(" "));
+        parts.extend((!values.is_empty()).then(|| values.join(" ")));
         parts.extend(self.left().filter(|_| ended < total));
         let mut line = parts.join(" · ");
         if let (State::Failed, Some(reason)) = (trial.state, &trial.reason) {
@@ -402,14 +389,19 @@ impl Sweep<'_> {
         let others = trials
             .iter()
             .any(|t| matches!(t.state, State::Finished | State::Stopped));
-        if others || failed.clone().count() < FAILED_AT_FIRST {
+        let all = usize::try_from(self.folder.study.max_trials().unwrap_or(u64::MAX));
+        let enough = FAILED_AT_FIRST.min(all.unwrap_or(usize::MAX));
+        if others || failed.clone().count() < enough {
             return Ok(());
         }
         let reason = failed.clone().find_map(|trial| trial.reason.clone());
+        let which = match failed.count() {
+            1 => "the only trial failed, with".to_owned(),
+            number => format!("the first {number} trials all failed, the first one with"),
+        };
         bail!(
-            "the first {} trials all failed, the first one with: {}\nhint: put that right, then run \
-             them again with `gene-bert sweep {} --retry-failed`",
-            failed.count(),
+            "{which}: {}\nhint: put that right, then run again with `gene-bert sweep {} \
+             --retry-failed`",
             reason.unwrap_or_default().trim_start_matches("error: "),
             self.folder.path.display()
         );
@@ -428,6 +420,30 @@ impl Sweep<'_> {
             sleep(TICK);
         }
     }
+}
+
+/// What trackers are told by environment variables, `None` for those to take away: a name of its
+/// own for each trial, and no run that all of them would go on with. What the user has set wins,
+/// with the trial behind a run's name.
+fn variables(study: &Study, trial: &str) -> Vec<(&'static str, Option<String>)> {
+    let set = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+    let named = |name: &str| {
+        let base = set(name).unwrap_or_else(|| study.name.clone());
+        Some(format!("{base}-{trial}"))
+    };
+    let or = |name: &str, other: &Option<String>| set(name).or_else(|| other.clone());
+    vec![
+        ("WANDB_RUN_ID", None),
+        ("MLFLOW_RUN_ID", None),
+        ("WANDB_NAME", named("WANDB_NAME")),
+        ("MLFLOW_RUN_NAME", named("MLFLOW_RUN_NAME")),
+        (
+            "WANDB_RUN_GROUP",
+            or("WANDB_RUN_GROUP", &Some(study.name.clone())),
+        ),
+        ("WANDB_PROJECT", or("WANDB_PROJECT", &study.project)),
+        ("WANDB_ENTITY", or("WANDB_ENTITY", &study.entity)),
+    ]
 }
 
 fn remove(path: &Path) -> Result<()> {

@@ -5,7 +5,7 @@
 
 use std::path::Path;
 
-use super::command::Template;
+use super::command::{Template, names_flag};
 use super::error::{Fault, SweepError};
 use super::hyperband::Hyperband;
 use super::parameter::{self, Parameter};
@@ -133,7 +133,8 @@ impl Study {
         let parameters = needed("parameters", "name the settings to vary")?;
         let parameters = parameter::read_all(parameters)?;
         let text_of = |key: &str| fields.maybe(key, At::text);
-        let study = Self {
+        let command = Template::read(fields.get("program"), fields.get("command"), &root, more)?;
+        let mut study = Self {
             name: text_of("name")?.unwrap_or_else(|| name.to_owned()),
             description: text_of("description")?,
             project: text_of("project")?,
@@ -141,15 +142,36 @@ impl Study {
             method,
             metric: metric(&fields, &root, method)?,
             early_terminate: fields.maybe("early_terminate", Hyperband::read)?,
-            command: Template::read(fields.get("program"), fields.get("command"), &root, more)?,
+            command,
             run_cap: fields
                 .maybe("run_cap", |at| at.integer(1))?
                 .map(i64::unsigned_abs),
             parameters,
         };
+        study.give_way_to(more)?;
         study.check_grid()?;
         study.check_flags()?;
         Ok(study)
+    }
+
+    /// Leaves out what the words behind the study set: those of the command line win over values of
+    /// the file, but not over what it searches.
+    fn give_way_to(&mut self, more: &[String]) -> Result<(), Fault> {
+        if !self.command.takes_flags() {
+            return Ok(());
+        }
+        let is_given = |name: &str| names_flag(more, &format!("--{}", name.replace('_', "-")));
+        self.parameters
+            .retain(|p| !p.distribution.is_constant() || !is_given(&p.name));
+        let Some(both) = self.parameters.iter().find(|p| is_given(&p.name)) else {
+            return Ok(());
+        };
+        Err(Fault::new(
+            both.line,
+            format!("parameters.{}", both.name),
+            "the words behind -- set it, too, and it is searched",
+            "leave it out of one of them",
+        ))
     }
 
     fn check_grid(&self) -> Result<(), Fault> {
@@ -177,7 +199,9 @@ impl Study {
                 Some(number) if number <= 1000 => {
                     (0..number).map(|n| distribution.place_of(n)).collect()
                 }
-                _ => vec![0.0, 0.5, 1.0],
+                _ if distribution.is_bounded() => vec![0.0, 0.5, 1.0],
+                // What has no bounds reaches everything, if hardly ever.
+                _ => vec![0.05, 0.5, 0.95],
             };
             for place in places {
                 let value = distribution.at(place);
@@ -240,12 +264,12 @@ impl Study {
             Some("method")
         } else if self.metric != other.metric {
             Some("metric")
+        } else if self.command != other.command {
+            Some("program, command or the words behind --")
         } else if lines(self) != lines(other) {
             Some("parameters")
         } else if self.early_terminate != other.early_terminate {
             Some("early_terminate")
-        } else if self.command != other.command {
-            Some("program, command or the words behind --")
         } else {
             None
         }
@@ -268,6 +292,10 @@ fn metric(fields: &Fields<'_>, root: &At<'_>, method: Method) -> Result<Metric, 
         let what = format!("`metric` is not there, and {needs} needs it");
         return Err(root.fault(what, "write `metric: {name: eval_loss, goal: minimize}`"));
     };
+    if !at.is_table() {
+        let hint = "write `metric: {name: eval_loss, goal: minimize}`";
+        return Err(at.expected("a table of name and goal", hint));
+    }
     let fields = at.table_of(&["name", "goal", "target"])?;
     let Some(name) = fields.get("name") else {
         return Err(at.fault("`name` is not there", "name a figure, such as eval_loss"));
@@ -322,6 +350,31 @@ mod tests {
     }
 
     #[test]
+    fn words_behind_the_study_win_over_its_values() {
+        let more = |text: &str| -> Vec<String> { text.split(' ').map(str::to_owned).collect() };
+        let study = Study::parse(SOUND, "lr", &more("--max-length 32 --threads 1")).unwrap();
+        assert_eq!(study.names(), ["seed", "learning_rate"]);
+        let said = Study::parse(SOUND, "lr", &more("--seed=3")).unwrap_err();
+        assert_eq!((said.line, said.key.as_str()), (5, "parameters.seed"));
+        assert!(said.what.contains("behind --"), "{said}");
+    }
+
+    #[test]
+    fn names_may_have_points_and_tails_may_be_no_values() {
+        let text = "method: grid\ncommand: [run.sh, '${output_dir}']\nparameters:\n  \
+                    model.dim: {values: [1, 2]}\n  model: {parameters: {depth: {value: 3}}}\n";
+        let study = Study::parse(text, "s", &[]).unwrap();
+        assert_eq!(study.names(), ["model.dim", "model.depth"]);
+        let normal = "program: mlm\nmethod: random\nparameters: {max_length: {distribution: \
+                      q_normal, mu: 100, sigma: 30, q: 10}}\n";
+        assert!(
+            Study::parse(normal, "s", &[]).is_ok(),
+            "hardly ever below 0"
+        );
+        assert!(refused(&normal.replace("30", "300")).contains("max-length"));
+    }
+
+    #[test]
     fn what_cannot_be_done_is_refused_with_key_and_line() {
         let with = |from: &str, to: &str| refused(&SOUND.replace(from, to));
         for (said, parts) in [
@@ -340,6 +393,19 @@ mod tests {
                 ["`program` is not there", "mlm"],
             ),
             (with(", goal: maximize", ""), ["3: metric", "goal"]),
+            (
+                with("{name: accuracy, goal: maximize}", "accuracy"),
+                ["3: metric", "{name: eval_loss, goal"],
+            ),
+            (
+                with("{values: [1, 2, 3]}", "[1, 2, 3]"),
+                ["5: parameters.seed", "seed: {values: …}"],
+            ),
+            (
+                with("{value: 64}", "64"),
+                ["6: parameters.max_length", "max_length: {value: …}"],
+            ),
+            (with("mlm", "train.py"), ["1: program", "into `command`"]),
             (
                 with("seed", "sede"),
                 ["5: parameters.sede", "did you mean `seed`?"],

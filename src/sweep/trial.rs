@@ -109,6 +109,8 @@ pub struct Logged {
     pub is_complete: bool,
     /// The figures there are, if not the metric.
     pub others: Vec<String>,
+    /// Whether its evaluations have no figure of the metric's name, now or later.
+    pub is_hopeless: bool,
 }
 
 /// Reads the metric from a run folder; nothing where there is none yet.
@@ -125,6 +127,8 @@ pub fn read_logged(folder: &Path, metric: &Metric) -> Logged {
         let value = match line["event"].as_str() {
             Some("step") if metric.name == TRAIN_LOSS => line["loss"].as_f64(),
             Some("eval") => {
+                logged.is_hopeless =
+                    metric.name != TRAIN_LOSS && !Evaluation::line_may_have(&line, &metric.name);
                 figures = Evaluation::figures_of_line(&line);
                 figures.get(&metric.name).copied()
             }
@@ -181,6 +185,13 @@ mod tests {
         assert_eq!(train.history, [(5, 3.0), (10, 2.5)]);
         let absent = read_logged(dir.path(), &metric("auroc", true));
         assert_eq!(absent.others, ["eval_loss", "tissue_accuracy"]);
+        let is_hopeless = |name| read_logged(dir.path(), &metric(name, true)).is_hopeless;
+        for name in ["eval_loss", "train_loss", "tissue_auroc", "gene_mcc"] {
+            assert!(!is_hopeless(name), "{name} is there, or may come");
+        }
+        for name in ["auroc", "tissue_acuracy", "cell_type_accuracy", "gene_"] {
+            assert!(is_hopeless(name), "{name} never comes");
+        }
         let stopped = "{\"event\":\"end\",\"step\":10,\"stopped\":\"interrupted\"}\n";
         fs::write(&path, text + stopped).unwrap();
         assert!(!read_logged(dir.path(), &metric("auroc", true)).is_complete);

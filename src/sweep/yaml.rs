@@ -184,7 +184,10 @@ impl Node {
 /// A node and the keys that lead to it.
 #[derive(Debug, Clone)]
 pub(super) struct At<'n> {
+    /// All keys that lead to it, with points between.
     pub(super) key: String,
+    /// The last of them, which may have points itself.
+    name: &'n str,
     pub(super) line: usize,
     pub(super) node: &'n Node,
 }
@@ -194,6 +197,7 @@ impl<'n> At<'n> {
     pub(super) fn root(node: &'n Node) -> Self {
         Self {
             key: String::new(),
+            name: "",
             line: node.line,
             node,
         }
@@ -203,7 +207,7 @@ impl<'n> At<'n> {
         Fault::new(self.line, self.key.clone(), what, hint)
     }
 
-    fn expected(&self, what: &str, hint: &str) -> Fault {
+    pub(super) fn expected(&self, what: &str, hint: &str) -> Fault {
         self.fault(format!("expected {what}, found {}", self.found()), hint)
     }
 
@@ -226,6 +230,7 @@ impl<'n> At<'n> {
                         "" => entry.key.clone(),
                         above => format!("{above}.{}", entry.key),
                     },
+                    name: &entry.key,
                     line: entry.line,
                     node: &entry.node,
                 })
@@ -252,8 +257,8 @@ impl<'n> At<'n> {
     }
 
     /// The last of the keys.
-    pub(super) fn name(&self) -> &str {
-        self.key.rsplit('.').next().unwrap_or(&self.key)
+    pub(super) fn name(&self) -> &'n str {
+        self.name
     }
 
     /// The items of a list.
@@ -263,6 +268,7 @@ impl<'n> At<'n> {
                 .iter()
                 .map(|node| At {
                     key: self.key.clone(),
+                    name: self.name,
                     line: node.line,
                     node,
                 })
@@ -308,6 +314,16 @@ impl<'n> At<'n> {
             Content::Scalar(Value::Number { value, .. }) => Ok(*value),
             _ => Err(self.expected("a number", "write it plainly, such as 0.5 or 1e-4")),
         }
+    }
+
+    /// Whether it has keys below it.
+    pub(super) fn is_table(&self) -> bool {
+        matches!(self.node.content, Content::Table(_))
+    }
+
+    /// Whether it is a list.
+    pub(super) fn is_list(&self) -> bool {
+        matches!(self.node.content, Content::List(_))
     }
 
     /// Whether it is a whole number.

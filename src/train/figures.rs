@@ -159,6 +159,19 @@ impl Evaluation {
         all
     }
 
+    /// Whether a run with this evaluation's line in `metrics.jsonl` can have the figure `name`, which
+    /// may be undefined at times.
+    pub fn line_may_have(line: &Value, name: &str) -> bool {
+        let is_figure = |name: &str| Figures::NAMES.contains(&name);
+        let phenotypes = line["phenotypes"].as_array().into_iter().flatten();
+        let mut categories = phenotypes.filter_map(|phenotype| phenotype["category"].as_str());
+        let of = |category: &str| name.strip_prefix(category)?.strip_prefix('_');
+        name == "eval_loss"
+            || (line["classification"].is_object() && is_figure(name))
+            || of("gene").is_some_and(is_figure)
+            || categories.any(|category| of(category).is_some_and(is_figure))
+    }
+
     /// The figure called `metric` where it is better than `best`: lower for losses, higher for all
     /// else.
     pub fn better(&self, metric: &str, best: Option<f64>) -> Option<f64> {

@@ -119,7 +119,7 @@ fn what_is_no_run_is_refused() {
     done(here, &format!("{RUN} --max_steps 2 --output_dir a"));
     fs::create_dir(folder.path("empty")).unwrap();
     refused(here, "runs empty", &["no run here", "hint: "]);
-    refused(here, "runs absent", &["absent", "cannot be read"]);
+    refused(here, "runs absent", &["absent", "cannot read this folder"]);
     refused(here, "runs simulated_1.h5ad", &["is a file", "hint: "]);
     refused(
         here,

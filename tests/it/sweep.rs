@@ -160,6 +160,26 @@ fn a_failed_trial_is_kept_with_its_reason_and_can_run_again() {
 }
 
 #[test]
+fn a_study_of_one_trial_that_fails_is_an_error() {
+    let folder = Folder::new();
+    let parameters = "  max_steps: {value: 2}\n  balance_by: {value: absent}\n";
+    study(&folder, "method: grid\n", parameters);
+    for line in [
+        "sweep study.yaml",
+        "sweep study",
+        "sweep study --retry-failed",
+    ] {
+        let output = gene_bert(folder.0.path(), line);
+        let said = text(&output);
+        assert_eq!(output.status.code(), Some(1), "{line}\n{said}");
+        assert!(
+            said.contains("the only trial failed, with") && said.contains("absent"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn a_study_whose_first_trials_all_fail_ends() {
     let folder = Folder::new();
     let parameters = "  seed: {min: 1, max: 100}\n  max_steps: {value: 2}\n";
@@ -176,6 +196,30 @@ fn a_study_whose_first_trials_all_fail_ends() {
         assert!(said.contains(part), "no `{part}` in\n{said}");
     }
     assert_eq!(table(&folder.path("study")).len(), 3);
+}
+
+/// A metric that a run never has is told at its first evaluation, not after its last step.
+#[test]
+fn a_metric_that_never_comes_ends_trials_at_once() {
+    let folder = Folder::new();
+    let parameters = "  seed: {min: 1, max: 100}\n  max_steps: {value: 100000}\n";
+    let head = "method: random\nrun_cap: 50\nmetric: {name: cell_typ_accuracy, goal: maximize}\n";
+    study(&folder, head, parameters);
+    let output = gene_bert(folder.0.path(), "sweep study.yaml");
+    let said = text(&output);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    for part in [
+        "no figure `cell_typ_accuracy`",
+        "cell_type_accuracy",
+        "all failed",
+    ] {
+        assert!(said.contains(part), "no `{part}` in\n{said}");
+    }
+    assert!(
+        table(&folder.path("study"))
+            .iter()
+            .all(|row| row[1] == "failed")
+    );
 }
 
 #[test]
@@ -268,7 +312,8 @@ fn an_interrupted_sweep_stops_its_trials_and_says_how_to_go_on() {
 fn a_command_of_ones_own() {
     let folder = Folder::new();
     let script = "#!/bin/sh\nmkdir -p $1\necho \"{\\\"event\\\":\\\"eval\\\",\\\"step\\\":1,\
-                  \\\"eval_loss\\\":$2}\" > $1/metrics.jsonl\necho $3 $STUDY_WORD\n";
+                  \\\"eval_loss\\\":$2}\" > $1/metrics.jsonl\necho $3 $STUDY_WORD\n\
+                  echo $WANDB_NAME/$WANDB_RUN_ID/$WANDB_RUN_GROUP/$MLFLOW_RUN_NAME/$MLFLOW_RUN_ID\n";
     fs::write(folder.path("run.sh"), script).unwrap();
     let text = "method: grid\ncommand:\n  - sh\n  - run.sh\n  - ${output_dir}\n  - ${envvar:LOSS}\n  \
                 - ${args_no_hyphens}\nparameters:\n  anything: {values: [x, y]}\n";
@@ -277,6 +322,10 @@ fn a_command_of_ones_own() {
     let output = Command::new(env!("CARGO_BIN_EXE_gene-bert"))
         .args(["sweep", "own.yaml"])
         .env("LOSS", "0.25")
+        .env("WANDB_NAME", "mine")
+        .env("WANDB_RUN_ID", "one")
+        .env("MLFLOW_RUN_ID", "one")
+        .env("WANDB_RUN_GROUP", "group")
         .current_dir(folder.0.path())
         .output()
         .unwrap();
@@ -284,7 +333,9 @@ fn a_command_of_ones_own() {
     let rows = table(&folder.path("own"));
     assert_eq!((rows[1][2].as_str(), rows[1][3].as_str()), ("y", "0.25"));
     let out = fs::read_to_string(folder.path("own/trial-002/stdout.log")).unwrap();
-    assert_eq!(out.trim(), "anything=y");
+    // Each trial is a run of its own to trackers, whatever the environment names.
+    let told = "mine-trial-002//group/own-trial-002/";
+    assert_eq!(out.trim(), format!("anything=y\n{told}"));
 }
 
 #[test]
