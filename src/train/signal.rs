@@ -1,14 +1,20 @@
 //! Ctrl-C and SIGTERM: the first asks the run to finish its step, save and end with exit code 0;
-//! a second one ends the process at once with exit code 130.
+//! a second one ends the process at once with exit code 130, unless it comes with the first: what
+//! stops a process and its group (`timeout`, some schedulers) signals it twice.
 //!
 //! A run that another process started, and that is to end with it, is told so by [`STOP_AT_EOF`]:
 //! the end of its standard input then is such a first signal, however that process died.
 
-use std::sync::Once;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Once, OnceLock};
+use std::time::{Duration, Instant};
 
 static RECEIVED: AtomicUsize = AtomicUsize::new(0);
+static FIRST: OnceLock<Instant> = OnceLock::new();
 static INSTALL: Once = Once::new();
+
+/// Signals so soon after the first are that one.
+const TOGETHER: Duration = Duration::from_millis(500);
 
 /// The environment variable that makes the end of standard input a signal.
 pub const STOP_AT_EOF: &str = "GENE_BERT_STOP_AT_EOF";
@@ -22,7 +28,8 @@ pub fn install(message: &'static str) {
         let installed = ctrlc::set_handler(move || {
             if RECEIVED.fetch_add(1, Ordering::SeqCst) == 0 {
                 eprintln!("\n{message}");
-            } else {
+                let _ = FIRST.set(Instant::now());
+            } else if FIRST.get().is_none_or(|first| first.elapsed() >= TOGETHER) {
                 std::process::exit(130);
             }
         });

@@ -229,8 +229,10 @@ fn sigterm_saves_exits_zero_and_prints_the_resume_command() {
     wait_for("the first steps", || {
         fs::read_to_string(run.join("metrics.jsonl")).is_ok_and(|t| t.lines().count() > 3)
     });
+    // Twice at once, as `timeout` does to a process and its group: still one request.
+    let id = child.id().to_string();
     Command::new("kill")
-        .args(["-TERM", &child.id().to_string()])
+        .args(["-TERM", &id, &id])
         .status()
         .unwrap();
     let output = child.wait_with_output().unwrap();
