@@ -32,8 +32,10 @@ def command(arguments, output, more=()):
     words += ["--included_phenotypes", "cell_type", "sex", "--bin_edges", "0.5", "2", "--max_length", "40"]
     words += ["--per_device_train_batch_size", "8", "--learning_rate", "1e-3", "--logging_steps", "1"]
     words += ["--max_steps", str(arguments.steps), "--save_steps", "5", "--eval_steps", str(arguments.steps)]
-    words += ["--dataloader_num_workers", "1", "--threads", "1", "--rank_timeout", str(arguments.timeout)]
+    words += ["--dataloader_num_workers", "1", "--threads", "1"]
     launch = [str(arguments.program), "launch", "-n", str(arguments.ranks), "--"]
+    if "--rank_timeout" not in more:
+        more = [*more, "--rank_timeout", "120"]  # nobody is lost here, however busy the machine is
     return [*launch, *words, "--output_dir", str(output), *more]
 
 
@@ -118,7 +120,7 @@ def main():
     parser.add_argument("--ranks", type=int, default=3)
     parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--stops", type=float, default=0.2, help="share of SIGSTOP")
-    parser.add_argument("--timeout", type=int, default=5, help="seconds of silence (--rank_timeout)")
+    parser.add_argument("--timeout", type=int, default=10, help="seconds of silence (--rank_timeout)")
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     draw = random.Random(arguments.seed)
@@ -135,7 +137,8 @@ def main():
         done, misses, worst = 0, 0, 0.0
         while done < arguments.kills:
             output = folder / f"run{done}"
-            report = disturb(arguments, output, command(arguments, output), draw, whole)
+            silence = ["--rank_timeout", str(arguments.timeout)]
+            report = disturb(arguments, output, command(arguments, output, silence), draw, whole)
             if report is None:
                 misses += 1
             else:
