@@ -19,7 +19,7 @@ use crate::tokenize::{Bins, TokenizeConfig};
 
 /// Settings that change where, how fast or how loudly a run goes, but not what it computes: they
 /// may differ when a run is resumed.
-const FREE_ON_RESUME: [&str; 24] = [
+const FREE_ON_RESUME: [&str; 25] = [
     "train_data_paths",
     "eval_data_paths",
     "split_file",
@@ -39,6 +39,7 @@ const FREE_ON_RESUME: [&str; 24] = [
     "report_wait",
     "dataloader_num_workers",
     "reduce_bucket_mib",
+    "shard_optimizer",
     "rank_timeout",
     "recompute",
     "threads",

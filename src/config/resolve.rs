@@ -253,7 +253,8 @@ mod tests {
                 | "auto-find-batch-size"
                 | "balanced-dataset"
                 | "recompute"
-                | "tf32" => "=true",
+                | "tf32"
+                | "shard-optimizer" => "=true",
                 "matrix" => " layers.counts",
                 "bin-edges" => " -0.5 0.1 2",
                 "unknown-phenotype" => " mask",

@@ -409,6 +409,14 @@ settings! {
     /// Gradients that are summed over processes at a time, in MiB [default: 4]
     #[arg(long, help_heading = PROCESSES, value_name = "MIB")]
     reduce_bucket_mib (usize): usize = 4;
+    /// Each process holds the optimizer's state of its part of the weights only and moves that part:
+    /// 8 bytes a weight, shared out; all weights travel once a step besides the gradients. The same
+    /// results to the bit, the same checkpoints
+    #[arg(
+        long, help_heading = PROCESSES, value_name = "BOOL", num_args = 0..=1, require_equals = true,
+        default_missing_value = "true"
+    )]
+    shard_optimizer (bool): bool = false;
     /// Seconds of silence after which another process is taken to be lost, and the run ends
     /// [default: 20]
     #[arg(long, help_heading = PROCESSES, value_name = "SECONDS")]

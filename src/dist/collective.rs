@@ -49,6 +49,13 @@ pub trait Collective {
     /// The engine's.
     fn broadcast(&mut self, message: Vec<u8>) -> Result<Vec<u8>, DistError>;
 
+    /// The values of all ranks, one after the other by rank, on every rank; rank `r` gives
+    /// `counts[r]` of them, which all know.
+    ///
+    /// # Errors
+    /// The engine's.
+    fn all_gather(&mut self, own: &[f32], counts: &[usize]) -> Result<Vec<f32>, DistError>;
+
     /// The messages of all ranks, by rank, on every rank.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The ranks of a run as training sees them: an engine on a thread of its own.
 //!
 //! Jobs are done in the order in which they are given, which must be the same on all ranks. A sum
-//! is started with [`Group::sum`] and fetched later, so that the next gradients are computed while
+//! is started with [`Group::sum`] ([`Group::join`] likewise) and fetched later, so that the next gradients are computed while
 //! the last ones travel; the other calls wait.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -14,6 +14,7 @@ type Done<T> = Sender<Result<T, DistError>>;
 
 enum Job {
     Sum(Vec<f32>, Wire, Done<Vec<f32>>),
+    Join(Vec<f32>, Vec<usize>, Done<Vec<f32>>),
     Broadcast(Vec<u8>, Done<Vec<u8>>),
     Gather(Vec<u8>, Done<Vec<Vec<u8>>>),
     Barrier(Done<()>),
@@ -94,6 +95,11 @@ impl Group {
         self.give(|done| Job::Sum(values, wire, done))
     }
 
+    /// Starts to put the values of all ranks together, by rank: `counts` of each.
+    pub fn join(&self, own: Vec<f32>, counts: Vec<usize>) -> Pending<Vec<f32>> {
+        self.give(|done| Job::Join(own, counts, done))
+    }
+
     /// The message of rank 0.
     ///
     /// # Errors
@@ -158,6 +164,7 @@ fn act(engine: &mut impl Collective, job: Job) {
             let sum = engine.all_reduce(&mut values, wire).map(|()| values);
             drop(done.send(sum));
         }
+        Job::Join(own, counts, done) => drop(done.send(engine.all_gather(&own, &counts))),
         Job::Broadcast(message, done) => drop(done.send(engine.broadcast(message))),
         Job::Gather(message, done) => drop(done.send(engine.gather(&message))),
         Job::Barrier(done) => drop(done.send(engine.barrier())),
@@ -176,6 +183,7 @@ mod tests {
             alone.sum(vec![1.0, 2.0], Wire::F32).wait().unwrap(),
             [1.0, 2.0]
         );
+        assert_eq!(alone.join(vec![3.0], vec![1]).wait().unwrap(), [3.0]);
         assert_eq!(alone.gather(vec![7]).unwrap(), [[7]]);
         assert_eq!(alone.broadcast(vec![8]).unwrap(), [8]);
         alone.barrier().unwrap();

@@ -42,6 +42,21 @@ fn engine(problem: impl Into<String>) -> DistError {
     }
 }
 
+/// Where the messages of all ranks come to lie, one after the other: how long each is, where it
+/// begins, and how long all are.
+fn parts(
+    lengths: impl Iterator<Item = usize>,
+) -> Result<(Vec<Count>, Vec<Count>, usize), DistError> {
+    let too_long = |_| engine("the messages of all ranks together exceed 2^31 values");
+    let (mut counts, mut places, mut total) = (Vec::new(), Vec::new(), 0);
+    for length in lengths {
+        counts.push(Count::try_from(length).map_err(too_long)?);
+        places.push(Count::try_from(total).map_err(too_long)?);
+        total += length;
+    }
+    Ok((counts, places, total))
+}
+
 impl Mpi {
     /// Starts MPI; `place` is what the environment says of this process.
     ///
@@ -108,6 +123,14 @@ impl Collective for Mpi {
         Ok(())
     }
 
+    fn all_gather(&mut self, own: &[f32], counts: &[usize]) -> Result<Vec<f32>, DistError> {
+        let (counts, places, total) = parts(counts.iter().copied())?;
+        let mut all = vec![0.0; total];
+        let mut parts = PartitionMut::new(&mut all[..], &counts[..], &places[..]);
+        self.world.all_gather_varcount_into(own, &mut parts);
+        Ok(all)
+    }
+
     fn broadcast(&mut self, mut message: Vec<u8>) -> Result<Vec<u8>, DistError> {
         let root = self.world.process_at_rank(0);
         let mut len = message.len() as u64;
@@ -121,16 +144,8 @@ impl Collective for Mpi {
         let mut lengths = vec![0u64; self.world()];
         self.world
             .all_gather_into(&(message.len() as u64), &mut lengths[..]);
-        let too_long = |_| engine("the messages of all ranks together exceed 2 GiB");
-        let mut counts: Vec<Count> = Vec::new();
-        let mut places: Vec<Count> = Vec::new();
-        let mut total = 0u64;
-        for &length in &lengths {
-            counts.push(Count::try_from(length).map_err(too_long)?);
-            places.push(Count::try_from(total).map_err(too_long)?);
-            total += length;
-        }
-        let mut all = vec![0u8; total as usize];
+        let (counts, places, total) = parts(lengths.iter().map(|&length| length as usize))?;
+        let mut all = vec![0u8; total];
         let mut parts = PartitionMut::new(&mut all[..], &counts[..], &places[..]);
         self.world.all_gather_varcount_into(message, &mut parts);
         let mut rest = all.as_slice();

@@ -3,7 +3,7 @@
 //!
 //! | part | floats |
 //! |---|---|
-//! | weights, AdamW's moments | P, 2 P |
+//! | weights, AdamW's moments | P, 2 P (divided by the ranks that share them) |
 //! | gradients | P without the tables, and min(T, rows) · D for each table |
 //! | kept for the backward pass | T · (2 D + L · (6 D + F + r (2 D + F) + H + 2)) |
 //! | the same with `recompute` | T · (2 D + L · D), and T · (5 D + F + r (2 D + F) + H + 2) for the block at hand |
@@ -11,7 +11,7 @@
 //! | head | N · (5 D + V) |
 //! | in use at a time, backward | T · max(2 D + r F + p (D + F), 7 D + p · 7 D) |
 //! | evaluation, nothing kept | T · (3 D + F + r F + H) |
-//! | writing a checkpoint | the moments once more as a file, and one tensor of them: 2 P + (V + G) · D |
+//! | writing a checkpoint | one tensor of the moments, at most a table: (V + G) · D |
 //!
 //! p is what the rounded form of a matrix takes, of what the matrix does: ½ in bf16, 0 in f32; r what
 //! remains of a matrix that only goes into products: ½ in bf16, 1 in f32. A
@@ -61,19 +61,20 @@ impl TrainingBytes {
 
 impl GeneBertConfig {
     /// What training a model of this shape with `num_weights` weights needs, for batches of
-    /// `train` and evaluation batches of `eval`.
+    /// `train` and evaluation batches of `eval`; the moments are divided over `sharers` ranks.
     pub fn training_bytes(
         &self,
         num_weights: u64,
+        sharers: u64,
         train: BatchSize,
         eval: Option<BatchSize>,
     ) -> TrainingBytes {
         let with_gaps = |floats: u64| ((floats * FLOAT) as f64 * (1.0 + GAPS)) as u64;
         TrainingBytes {
-            weights: with_gaps(3 * num_weights),
+            weights: with_gaps(num_weights + (2 * num_weights).div_ceil(sharers)),
             step: with_gaps(self.step_floats(num_weights, train)),
             evaluation: with_gaps(eval.map_or(0, |size| self.evaluation_floats(size))),
-            saving: with_gaps(2 * num_weights + self.table_weights()),
+            saving: with_gaps(self.table_weights()),
         }
     }
 
@@ -94,7 +95,7 @@ impl GeneBertConfig {
             precision: Precision::F32,
             ..self.clone()
         };
-        let wide = wide.training_bytes(num_weights, train, eval);
+        let wide = wide.training_bytes(num_weights, 1, train, eval);
         let of_batch = |bytes: u64| (bytes as f64 * share) as u64;
         let largest = self.hidden_size * self.intermediate_size.max(self.vocab_size);
         TrainingBytes {
@@ -201,9 +202,10 @@ mod tests {
             accumulates: false,
             first_tokens: false,
         };
-        let weights = 100_000_000;
-        let bytes = |train, eval| config.training_bytes(weights, size(train), eval);
-        let small = bytes(100, None);
+        // Most of them in the tables.
+        let weights = 20_000_000;
+        let bytes = |train, eval| config.training_bytes(weights, 1, size(train), eval);
+        let small = bytes(10, None);
         assert_eq!(small.peak(), small.weights + small.saving);
         let large = bytes(100_000, None);
         assert_eq!(large.peak(), large.weights + large.step);
@@ -221,10 +223,15 @@ mod tests {
             recompute: true,
             ..config.clone()
         };
-        let fewer = recomputing.training_bytes(weights, size(100_000), None);
+        let fewer = recomputing.training_bytes(weights, 1, size(100_000), None);
         assert!(fewer.step < large.step / 4);
-        let more = config.training_bytes(weights, accumulating, None);
+        let more = config.training_bytes(weights, 1, accumulating, None);
         assert!(more.step > large.step);
+        let shared = config.training_bytes(weights, 4, size(100_000), None);
+        assert_eq!(
+            (2 * shared.weights, shared.step),
+            (large.weights, large.step)
+        );
     }
 
     #[test]
@@ -241,7 +248,7 @@ mod tests {
                 ..GeneBertConfig::default().with_vocabulary(500, 20_000)
             };
             config
-                .training_bytes(1_000_000, size(first_tokens), None)
+                .training_bytes(1_000_000, 1, size(first_tokens), None)
                 .step
         };
         assert!(of(1, true) < of(1, false) / 3);

@@ -2,13 +2,16 @@
 //!
 //! State on disk: a safetensors file with `NAME.exp_avg` and `NAME.exp_avg_sq` for every parameter
 //! and, in its metadata, the number of steps taken and, where the loss is scaled, its scale and the
-//! steps since that changed; reading it back is exact.
+//! steps since that changed; reading it back is exact. An optimizer may hold and move only the rows
+//! of its rank ([`Division`]); the file is that of all together.
 
+use std::ops::Range;
 use std::path::Path;
 
 use candle_core::{DType, Result, Tensor, bail};
 use serde::{Deserialize, Serialize};
 
+use super::Division;
 use super::guard::{Outcome, State, StepRule};
 #[cfg(feature = "cuda")]
 use super::norm::all_of;
@@ -16,7 +19,7 @@ use super::norm::global_norm;
 use crate::buffers::{self, Number};
 use crate::kernels::adamw::{self, Moved, Settings};
 use crate::parameters::{
-    Gradient, Gradients, ParameterError, Parameters, read_tensors, write_tensors,
+    Archive, Gradient, Gradients, ParameterError, Parameters, RowGradient, write_tensors,
 };
 
 /// AdamW's numbers (SPEC §4).
@@ -58,6 +61,10 @@ pub struct AdamW {
 #[derive(Debug)]
 struct Entry {
     name: String,
+    /// Of the whole parameter.
+    shape: Vec<usize>,
+    /// Those that are moved here; all that follows is of them.
+    rows: Range<usize>,
     weights: Tensor,
     first: Tensor,
     second: Tensor,
@@ -66,27 +73,78 @@ struct Entry {
     seen: Vec<bool>,
 }
 
+impl Entry {
+    /// What there is of `gradient` for the rows here.
+    fn part(&self, gradient: &Gradient) -> Result<Gradient> {
+        Ok(match gradient {
+            Gradient::Dense(tensor) => Gradient::Dense(self.part_of(tensor)?),
+            Gradient::Rows(of) => {
+                let place = |row: usize| of.rows.partition_point(|r| (*r as usize) < row);
+                let (from, to) = (place(self.rows.start), place(self.rows.end));
+                let rows = of.rows[from..to].iter();
+                Gradient::Rows(RowGradient {
+                    rows: rows.map(|row| row - self.rows.start as u32).collect(),
+                    values: of.values.narrow(0, from, to - from)?,
+                })
+            }
+        })
+    }
+
+    fn part_of(&self, tensor: &Tensor) -> Result<Tensor> {
+        tensor.narrow(0, self.rows.start, self.rows.len())
+    }
+
+    fn see(&mut self, gradient: &Gradient) {
+        match gradient {
+            Gradient::Dense(_) => self.seen.fill(true),
+            Gradient::Rows(of) => of.rows.iter().for_each(|row| {
+                if let Some(seen) = self.seen.get_mut(*row as usize) {
+                    *seen = true;
+                }
+            }),
+        }
+    }
+}
+
 impl AdamW {
     /// An optimizer that has taken no step.
     ///
     /// # Errors
     /// A tensor cannot be made.
     pub fn new(parameters: &Parameters, config: AdamWConfig) -> Result<Self> {
-        let entry = |(name, var): (&str, &candle_core::Var)| {
-            let zeros = || Tensor::zeros(var.dims(), DType::F32, var.device());
+        let whole = Division::new(parameters.iter().map(|(_, var)| var.dims()), 1);
+        Self::of_rank(parameters, config, &whole, 0)
+    }
+
+    /// As [`AdamW::new`], but only for the weights that belong to `rank`.
+    ///
+    /// # Errors
+    /// A tensor cannot be made.
+    pub fn of_rank(
+        parameters: &Parameters,
+        config: AdamWConfig,
+        division: &Division,
+        rank: usize,
+    ) -> Result<Self> {
+        let entry = |(index, (name, var)): (usize, (&str, &candle_core::Var))| {
+            let rows = division.rows(index, rank);
+            let weights = var.as_detached_tensor().narrow(0, rows.start, rows.len())?;
+            let zeros = || Tensor::zeros(weights.dims(), DType::F32, var.device());
             Ok(Entry {
                 name: name.to_owned(),
-                weights: var.as_detached_tensor(),
+                shape: var.dims().to_vec(),
                 first: zeros()?,
                 second: zeros()?,
+                weights,
                 decays: var.dims().len() >= 2,
-                seen: vec![false; var.dims().first().copied().unwrap_or(0)],
+                seen: vec![false; rows.len()],
+                rows,
             })
         };
-        let entries = parameters.iter().map(entry).collect::<Result<_>>()?;
+        let entries = parameters.iter().enumerate().map(entry);
         let mut adamw = Self {
             config,
-            entries,
+            entries: entries.collect::<Result<_>>()?,
             state: State::new(false),
             on_gpu: None,
             scales_loss: false,
@@ -165,7 +223,8 @@ impl AdamW {
                 self.config.eps,
                 f64::from(u8::from(self.scales_loss)),
             ];
-            let moved = self.moved(gradients, rule.lr, 1.0)?;
+            let parts = self.parts(gradients)?;
+            let moved = self.moved(&parts, rule.lr, 1.0);
             let verdict = adamw::guarded_step(&moved, &all_of(gradients), losses, numbers, &state)?;
             return Ok(Outcome::OnDevice(verdict));
         }
@@ -174,50 +233,44 @@ impl AdamW {
         let sums = (loss, global_norm(gradients)?);
         let (verdict, factor) = self.state.decide(self.scales_loss, rule, sums);
         if let Some(factor) = factor {
-            adamw::step(&self.moved(gradients, rule.lr, factor)?)?;
+            let parts = self.parts(gradients)?;
+            adamw::step(&self.moved(&parts, rule.lr, factor))?;
         }
         Ok(Outcome::Known(verdict))
     }
 
-    /// What a step at `lr` moves, by gradients times `scale`.
-    fn moved<'a>(
-        &'a mut self,
-        gradients: &'a Gradients,
-        lr: f64,
-        scale: f64,
-    ) -> Result<Vec<Moved<'a>>> {
+    /// What there is of the gradients for the rows here.
+    fn parts(&mut self, gradients: &Gradients) -> Result<Vec<Option<Gradient>>> {
         if gradients.len() != self.entries.len() {
             bail!("these gradients are of another model");
         }
-        let (config, step) = (self.config, self.state.applied);
-        let mut all = Vec::with_capacity(self.entries.len());
-        for (entry, (_, gradient)) in self.entries.iter_mut().zip(gradients.iter()) {
-            match gradient {
-                None => continue,
-                Some(Gradient::Dense(_)) => entry.seen.fill(true),
-                Some(Gradient::Rows(of)) => {
-                    let rows = of.rows.iter();
-                    rows.for_each(|row| {
-                        if let Some(seen) = entry.seen.get_mut(*row as usize) {
-                            *seen = true;
-                        }
-                    });
-                }
+        let pairs = self.entries.iter_mut().zip(gradients.iter());
+        let part = |(entry, (_, gradient)): (&mut Entry, (_, Option<&Gradient>))| {
+            let gradient = gradient.filter(|_| !entry.rows.is_empty());
+            let part = gradient.map(|all| entry.part(all)).transpose()?;
+            if let Some(part) = &part {
+                entry.see(part);
             }
-            let entry = &*entry;
-            let gradient = match gradient {
-                None => continue,
-                Some(Gradient::Dense(tensor)) => adamw::Gradient::Dense(tensor),
-                Some(Gradient::Rows(of)) => adamw::Gradient::Rows {
+            Ok(part)
+        };
+        pairs.map(part).collect()
+    }
+
+    /// What a step at `lr` moves, by these parts of the gradients times `scale`.
+    fn moved<'a>(&'a self, parts: &'a [Option<Gradient>], lr: f64, scale: f64) -> Vec<Moved<'a>> {
+        let (config, step) = (self.config, self.state.applied);
+        let one = |(entry, gradient): (&'a Entry, &'a Option<Gradient>)| {
+            let gradient = match gradient.as_ref()? {
+                Gradient::Dense(tensor) => adamw::Gradient::Dense(tensor),
+                Gradient::Rows(of) => adamw::Gradient::Rows {
                     rows: &of.rows,
                     values: &of.values,
                     seen: &entry.seen,
                 },
             };
-            let weight_decay = if entry.decays {
-                config.weight_decay
-            } else {
-                0.0
+            let weight_decay = match entry.decays {
+                true => config.weight_decay,
+                false => 0.0,
             };
             let settings = Settings {
                 lr,
@@ -228,15 +281,15 @@ impl AdamW {
                 step,
                 scale,
             };
-            all.push(Moved {
+            Some(Moved {
                 weights: &entry.weights,
                 gradient,
                 first: &entry.first,
                 second: &entry.second,
                 settings,
-            });
-        }
-        Ok(all)
+            })
+        };
+        self.entries.iter().zip(parts).filter_map(one).collect()
     }
 
     /// Writes moments and step count, whole or not at all.
@@ -244,12 +297,25 @@ impl AdamW {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> std::result::Result<(), ParameterError> {
-        let moments = self.entries.iter().flat_map(|entry| {
-            [
-                (format!("{}.exp_avg", entry.name), &entry.first),
-                (format!("{}.exp_avg_sq", entry.name), &entry.second),
-            ]
-        });
+        self.save_all(path, |_, own| Ok(own.clone()))
+    }
+
+    /// As [`AdamW::save`], for an optimizer that has a part: `whole` makes of a parameter's number
+    /// and the rows of a moment here the moment of all its rows. The ranks that do not write give
+    /// theirs by [`AdamW::give`].
+    ///
+    /// # Errors
+    /// The file cannot be written; what `whole` says.
+    pub fn save_all(
+        &self,
+        path: &Path,
+        mut whole: impl FnMut(usize, &Tensor) -> Result<Tensor>,
+    ) -> std::result::Result<(), ParameterError> {
+        let moments = self.moments();
+        let shape = |(name, index, _): &(String, usize, _)| {
+            (name.clone(), self.entries[*index].shape.as_slice())
+        };
+        let shapes: Vec<_> = moments.iter().map(shape).collect();
         let state = self.now()?;
         let [steps, scale, good] = [
             state.applied.to_string(),
@@ -262,32 +328,61 @@ impl AdamW {
             ("good_steps", &good),
         ];
         let kept = if self.scales_loss { 3 } else { 1 };
-        write_tensors(path, &moments.collect::<Vec<_>>(), &metadata[..kept])
+        write_tensors(path, &shapes, &metadata[..kept], |at| {
+            let (_, index, own) = &moments[at];
+            whole(*index, own)
+        })
     }
 
-    /// Reads moments and step count.
+    /// Calls `whole` as [`AdamW::save_all`] does, and writes nothing.
+    ///
+    /// # Errors
+    /// What `whole` says.
+    pub fn give(&self, mut whole: impl FnMut(usize, &Tensor) -> Result<Tensor>) -> Result<()> {
+        let moments = self.moments().into_iter();
+        { moments }.try_for_each(|(_, index, own)| whole(index, own).map(drop))
+    }
+
+    /// Names in the file, parameters, and what is here of the moments; in the order of the names,
+    /// which is the file's.
+    fn moments(&self) -> Vec<(String, usize, &Tensor)> {
+        let of_entry = |(index, entry)| {
+            let Entry {
+                name,
+                first,
+                second,
+                ..
+            }: &Entry = entry;
+            [
+                (format!("{name}.exp_avg"), index, first),
+                (format!("{name}.exp_avg_sq"), index, second),
+            ]
+        };
+        let entries = self.entries.iter().enumerate();
+        let mut moments: Vec<_> = entries.flat_map(of_entry).collect();
+        moments.sort_by(|a, b| a.0.cmp(&b.0));
+        moments
+    }
+
+    /// Reads moments and step count, whichever optimizers have written them.
     ///
     /// # Errors
     /// The file is unreadable, or of another model; nothing has changed then.
     pub fn load(&mut self, path: &Path) -> std::result::Result<(), ParameterError> {
-        let (tensors, metadata) = read_tensors(path)?;
-        let steps = metadata.get("steps").and_then(|steps| steps.parse().ok());
+        let archive = Archive::open(path)?;
+        let steps = archive.words().get("steps").and_then(|s| s.parse().ok());
         let (mut missing, mut mismatches) = (Vec::new(), Vec::new());
         if steps.is_none() {
             missing.push("the number of steps (metadata `steps`)".to_owned());
         }
-        let mut moments = Vec::new();
-        for entry in &self.entries {
-            for (kind, to) in [("exp_avg", &entry.first), ("exp_avg_sq", &entry.second)] {
-                let name = format!("{}.{kind}", entry.name);
-                match tensors.get(&name) {
-                    None => missing.push(name),
-                    Some(from) if from.dims() != to.dims() => {
-                        let (there, here) = (from.dims(), to.dims());
-                        mismatches.push(format!("{name}: found {there:?}, expected {here:?}"));
-                    }
-                    Some(from) => moments.push((from, to)),
+        for (name, index, _) in self.moments() {
+            let here = &self.entries[index].shape;
+            match archive.shape(&name) {
+                None => missing.push(name),
+                Some(there) if there != here => {
+                    mismatches.push(format!("{name}: found {there:?}, expected {here:?}"));
                 }
+                Some(_) => {}
             }
         }
         let path = path.to_owned();
@@ -300,18 +395,20 @@ impl AdamW {
                 names: missing,
             });
         };
-        for (from, to) in moments {
-            buffers::fill(to, &buffers::read::<f32>(from)?)?;
+        for (name, index, to) in self.moments() {
+            if let Some(from) = archive.read(&name)? {
+                let from = self.entries[index].part_of(&from)?;
+                buffers::fill(to, &buffers::read::<f32>(&from)?)?;
+            }
         }
         for entry in &mut self.entries {
             let (first, second) = (read_rows(&entry.first)?, read_rows(&entry.second)?);
             entry.seen = first.iter().zip(&second).map(|(a, b)| *a || *b).collect();
         }
         let fresh = State::new(self.scales_loss);
-        let number = |key: &str| metadata.get(key).and_then(|text| text.parse().ok());
-        let scale = metadata
-            .get("loss_scale")
-            .and_then(|text| text.parse().ok());
+        let words = archive.words();
+        let number = |key: &str| words.get(key).and_then(|text| text.parse().ok());
+        let scale = words.get("loss_scale").and_then(|text| text.parse().ok());
         Ok(self.restart(State {
             applied: steps,
             loss_scale: scale

@@ -6,11 +6,12 @@
 //! or, for a table of which a batch touches few rows, a list of rows ([`Gradient`]); gradients of
 //! several batches are added in place. Knows no layer and no optimizer.
 
+mod archive;
 mod error;
 mod gradients;
 mod store;
 
+pub use archive::{Archive, TensorsAndMetadata, read_tensors, write_tensors};
 pub use error::ParameterError;
 pub use gradients::{Gradient, Gradients, RowGradient, Watcher};
 pub use store::{Init, LoadReport, Parameter, ParameterSpec, Parameters};
-pub use store::{TensorsAndMetadata, read_tensors, write_tensors};

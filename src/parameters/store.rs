@@ -1,19 +1,15 @@
 //! The ordered list of named weights, and safetensors files of them.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::safetensors::SliceSafetensors;
-use candle_core::{DType, Device, Tensor, Var, bail};
+use candle_core::{Device, Tensor, Var, bail};
 use rand::Rng;
 use rand_distr::StandardNormal;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, View};
 
 use super::ParameterError;
+use super::archive::{read_tensors, write_tensors};
 use crate::buffers;
-use crate::file::{self, FileError};
 use crate::rng::{Stream, stream};
 
 /// How a parameter begins.
@@ -28,9 +24,6 @@ pub enum Init {
     /// All one.
     Ones,
 }
-
-/// Tensors and metadata of a safetensors file, by name.
-pub type TensorsAndMetadata = (BTreeMap<String, Tensor>, HashMap<String, String>);
 
 /// Name, shape and initial value of one parameter.
 #[derive(Debug, Clone, PartialEq)]
@@ -154,6 +147,11 @@ impl Parameters {
         self.names.iter().map(String::as_str).zip(&self.vars)
     }
 
+    /// The weights of parameter `index`.
+    pub fn at(&self, index: usize) -> &Tensor {
+        self.vars[index].as_tensor()
+    }
+
     /// The variable called `name`.
     pub fn get(&self, name: &str) -> Option<&Var> {
         self.index.get(name).map(|&i| &self.vars[i])
@@ -228,10 +226,14 @@ impl Parameters {
     /// # Errors
     /// The file cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), ParameterError> {
-        let tensors = self
-            .iter()
-            .map(|(name, var)| (name.to_owned(), var.as_tensor()));
-        write_tensors(path, &tensors.collect::<Vec<_>>(), &[("format", "pt")])
+        let shapes = self.iter().map(|(name, var)| (name, var.dims()));
+        let whole = |index: usize| Ok(self.at(index).clone());
+        write_tensors(
+            path,
+            &shapes.collect::<Vec<_>>(),
+            &[("format", "pt")],
+            whole,
+        )
     }
 }
 
@@ -259,79 +261,4 @@ fn initial_values(spec: &ParameterSpec, seed: u64, id: u64) -> Vec<f32> {
 fn copy_into(tensor: &Tensor, var: &Var) -> Result<(), ParameterError> {
     buffers::fill(var.as_tensor(), &buffers::read::<f32>(tensor)?)?;
     Ok(())
-}
-
-/// Every tensor of a safetensors file, as f32, and its metadata.
-///
-/// # Errors
-/// The file is absent, unreadable or damaged.
-pub fn read_tensors(path: &Path) -> Result<TensorsAndMetadata, ParameterError> {
-    let bytes = std::fs::read(path).map_err(|e| FileError::io("read it", path, e))?;
-    let unreadable = |source| ParameterError::Format {
-        path: path.to_owned(),
-        source,
-    };
-    let (_, header) = SafeTensors::read_metadata(&bytes)
-        .map_err(|e| unreadable(candle_core::Error::Msg(e.to_string())))?;
-    let metadata = header.metadata().clone().unwrap_or_default();
-    let archive = SliceSafetensors::new(&bytes).map_err(unreadable)?;
-    let mut tensors = BTreeMap::new();
-    for (name, _) in archive.tensors() {
-        let tensor = archive.load(&name, &Device::Cpu);
-        let tensor = tensor.and_then(|t| t.to_dtype(DType::F32)?.contiguous());
-        tensors.insert(name, tensor.map_err(unreadable)?);
-    }
-    Ok((tensors, metadata))
-}
-
-/// A tensor on its way into a file: turned into bytes only when its turn comes, so that no more than
-/// one is held twice.
-struct FloatView<'a> {
-    shape: &'a [usize],
-    values: &'a [f32],
-}
-
-impl View for FloatView<'_> {
-    fn dtype(&self) -> Dtype {
-        Dtype::F32
-    }
-
-    fn shape(&self) -> &[usize] {
-        self.shape
-    }
-
-    fn data(&self) -> Cow<'_, [u8]> {
-        let mut bytes = Vec::with_capacity(self.data_len());
-        for value in self.values {
-            bytes.extend_from_slice(&value.to_le_bytes());
-        }
-        bytes.into()
-    }
-
-    fn data_len(&self) -> usize {
-        size_of_val(self.values)
-    }
-}
-
-/// Writes f32 tensors and a few words of metadata as a safetensors file, whole or not at all.
-///
-/// # Errors
-/// The file cannot be written, or a tensor is not a contiguous f32 tensor on the CPU.
-pub fn write_tensors(
-    path: &Path,
-    tensors: &[(String, &Tensor)],
-    metadata: &[(&str, &str)],
-) -> Result<(), ParameterError> {
-    let format_error = |e: safetensors::SafeTensorError| candle_core::Error::Msg(e.to_string());
-    let on_host = tensors.iter().map(|(_, tensor)| buffers::to_host(tensor));
-    let on_host = on_host.collect::<candle_core::Result<Vec<_>>>()?;
-    let values = on_host.iter().map(buffers::read::<f32>);
-    let values = values.collect::<candle_core::Result<Vec<_>>>()?;
-    let views = tensors.iter().zip(&values).map(|((name, tensor), values)| {
-        let shape = tensor.dims();
-        (name.as_str(), FloatView { shape, values })
-    });
-    let words = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string()));
-    let archive = safetensors::serialize(views, Some(words.collect())).map_err(format_error)?;
-    Ok(file::write_atomic(path, &archive)?)
 }

@@ -21,6 +21,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::shard::Shards;
 use crate::file::{StagedDir, read_json, write_atomic};
 use crate::loader::LoaderState;
 use crate::model::Parameters;
@@ -95,6 +96,8 @@ pub struct Contents<'a> {
     pub state: &'a TrainerState,
     /// AdamW's moments; `None`: a checkpoint to use, not to continue from.
     pub optimizer: Option<&'a AdamW>,
+    /// How the moments are divided over ranks, where they are: the others give theirs meanwhile.
+    pub(super) shards: Option<&'a Shards>,
 }
 
 /// Writes a checkpoint folder, replacing one of that name.
@@ -114,7 +117,11 @@ pub fn save(path: &Path, contents: &Contents<'_>) -> Result<()> {
     let state = serde_json::to_value(contents.state)?;
     write_atomic(&dir.join("trainer_state.json"), &json(&state)?)?;
     if let Some(optimizer) = contents.optimizer {
-        optimizer.save(&dir.join("optimizer.safetensors"))?;
+        let path = dir.join("optimizer.safetensors");
+        match contents.shards {
+            None => optimizer.save(&path)?,
+            Some(shards) => optimizer.save_all(&path, |p, own| shards.whole(p, own))?,
+        }
     }
     staged.commit()?;
     Ok(())

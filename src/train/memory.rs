@@ -125,7 +125,11 @@ pub(super) fn settle(
     let lengths = Lengths::of(&data.lengths(config, SAMPLED_CELLS)?);
     let num_cells = data.train_cells.len(data.train.len());
     let most = usize::try_from(num_cells.max(1)).unwrap_or(usize::MAX);
-    let needs = |batch: usize| footprint.needs(config, data, lengths, batch.min(most));
+    let sharers = match config.shard_optimizer {
+        true => asked.ranks.world() as u64,
+        false => 1,
+    };
+    let needs = |batch: usize| footprint.needs(config, sharers, data, lengths, batch.min(most));
     let batch_asked = config.per_device_train_batch_size;
     // Those that compute, and the readers of training and of evaluation cells.
     let threads = rayon::current_num_threads() + 2 * config.dataloader_num_workers + 1;
@@ -182,7 +186,15 @@ pub(super) fn settle(
 }
 
 impl Footprint<'_> {
-    fn needs(&self, config: &RunConfig, data: &Data, lengths: Lengths, batch: usize) -> Needs {
+    /// `sharers`: the ranks that share the optimizer's state.
+    fn needs(
+        &self,
+        config: &RunConfig,
+        sharers: u64,
+        data: &Data,
+        lengths: Lengths,
+        batch: usize,
+    ) -> Needs {
         let size = |cells: usize| {
             let tokens = lengths.of_batch(cells);
             let labels = tokens * self.labels.per_token + cells as f64 * self.labels.per_cell;
@@ -216,7 +228,7 @@ impl Footprint<'_> {
         let num_weights = self.parameters.num_weights() as u64;
         let on_gpu = !self.parameters.device().is_cpu();
         let model = match on_gpu {
-            false => (self.model).training_bytes(num_weights, train(batch), eval),
+            false => (self.model).training_bytes(num_weights, sharers, train(batch), eval),
             true => (self.model).training_bytes_on_gpu(num_weights, train(batch), eval),
         };
         Needs {

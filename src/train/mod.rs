@@ -7,8 +7,9 @@
 //! [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
 //! Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are [`hooks`] of the loop;
 //! the loop knows none of them. Of several processes ([`crate::dist`]) each trains on its own batches:
-//! [`reduce`] sums their gradients, [`agreement`] checks that all are about to do the same. Resuming is exact to the bit: all that a step depends on is its
-//! number, the place in the data, weights and moments.
+//! [`reduce`] sums their gradients, [`shard`] divides the optimizer's moments among them, [`agreement`]
+//! checks that all are about to do the same. Resuming is exact to the bit: all that a step depends on
+//! is its number, the place in the data, weights and moments.
 
 mod agreement;
 pub mod answers;
@@ -36,6 +37,7 @@ pub mod run;
 pub mod run_folder;
 pub mod session;
 mod settle;
+mod shard;
 pub mod signal;
 pub mod start;
 pub mod task;

@@ -17,6 +17,7 @@ use super::data::Files;
 use super::hooks::{self, HookSettings};
 use super::reduce::{ReduceConfig, Reducer};
 use super::run_folder;
+use super::shard::Shards;
 use super::signal;
 use super::start::{Start, Weights};
 use super::task::Task;
@@ -26,6 +27,7 @@ use crate::config::{Dtype, RunConfig};
 use crate::dist::Ranks;
 use crate::loader::Loader;
 use crate::optim::AdamW;
+use crate::parameters::Parameters;
 use crate::track::{About, Plan};
 
 /// What a task brings to a run.
@@ -83,6 +85,13 @@ pub fn run(
         "no run folder was given\nhint: --output_dir FOLDER says where checkpoints and metrics go",
     )?;
     let ranks = asked.ranks;
+    if ranks.world() > 1 && config.device.gpu().is_some() {
+        bail!(
+            "{} processes cannot train on GPUs: this version sums gradients in the memory of the \
+             processors only\nhint: --device cpu, or one process with --device cuda:N",
+            ranks.world()
+        );
+    }
     if ranks.is_first() {
         let own = asked
             .resume
@@ -113,6 +122,28 @@ pub fn run(
     Ok(outcome)
 }
 
+/// The optimizer of a run, before its first step.
+fn optimizer_of(
+    config: &RunConfig,
+    parameters: &Parameters,
+    shards: Option<&Shards>,
+    ranks: &Ranks,
+) -> Result<AdamW> {
+    let settings = config.adamw_config();
+    let optimizer = match shards {
+        None => AdamW::new(parameters, settings)?,
+        Some(_) if !parameters.device().is_cpu() => bail!(
+            "--shard_optimizer: the moments are divided on the CPU only\nhint: leave it out, or \
+             train with --device cpu"
+        ),
+        Some(shards) => AdamW::of_rank(parameters, settings, shards.division(), ranks.rank())?,
+    };
+    match config.dtype {
+        Some(Dtype::F16) => Ok(optimizer.scaling_loss()?),
+        _ => Ok(optimizer),
+    }
+}
+
 fn assemble(
     asked: Asked<'_>,
     output_dir: PathBuf,
@@ -129,10 +160,11 @@ fn assemble(
         command,
     } = prepared;
     let ranks = Arc::clone(asked.ranks);
-    let mut optimizer = AdamW::new(&weights.parameters, config.adamw_config())?;
-    if config.dtype == Some(Dtype::F16) {
-        optimizer = optimizer.scaling_loss()?;
-    }
+    let reduce = reduce_config(&config);
+    let shards = config.shard_optimizer;
+    let shards = shards.then(|| Shards::new(&ranks, &weights.parameters, reduce.bucket_bytes));
+    let shards = shards.flatten();
+    let mut optimizer = optimizer_of(&config, &weights.parameters, shards.as_ref(), &ranks)?;
     let mut state = TrainerState::new(loader.state(), ranks.world() as u64);
     if let Some(checkpoint) = asked.resume {
         state = checkpoint::load_state(checkpoint)?;
@@ -182,7 +214,7 @@ fn assemble(
             about: about(&config, command, &output_dir, &model_json)?,
         });
     }
-    let reducer = Reducer::new(Arc::clone(&ranks), reduce_config(&config));
+    let reducer = Reducer::new(Arc::clone(&ranks), reduce);
     let fixed = Fixed {
         output_dir,
         model_json,
@@ -202,6 +234,7 @@ fn assemble(
         state,
         ranks,
         reducer,
+        shards,
         interrupted: false,
         last_norm: 0.0,
         unsettled: Vec::new(),

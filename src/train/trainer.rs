@@ -9,7 +9,8 @@
 //! Of several ranks each takes its own batches, and gradients, losses and counts are summed over all
 //! ([`super::reduce`]), so that every rank takes the same step: that of one process which accumulates
 //! the batches of all. Batches are numbered over all ranks, in the order of the cells. Only the first
-//! rank has hooks and writes; what they ask of the others is to stop.
+//! rank has hooks and writes; what they ask of the others is to stop, and to give their part of the
+//! moments where those are divided ([`super::shard`]).
 //!
 //! A GPU decides by itself whether a step is taken ([`AdamW::guarded_step`]), and the loop goes on to
 //! the next one: what came of steps is asked for, and hooks hear of them, where a number is logged or
@@ -21,6 +22,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::checkpoint::{self, Contents, TrainerState};
@@ -28,6 +31,7 @@ use super::figures::Evaluation;
 use super::hooks::{EpochReport, Request, RunEnd, RunStart, StepReport, TrainHook};
 use super::reduce::{Reducer, Totals};
 use super::settle::{self, Unsettled};
+use super::shard::Shards;
 use super::signal;
 use super::task::Task;
 use crate::buffers::Number;
@@ -105,6 +109,8 @@ pub struct Trainer {
     /// The processes of the run.
     pub ranks: Arc<Ranks>,
     pub(super) reducer: Reducer,
+    /// How the optimizer's moments are divided over ranks, where they are.
+    pub(super) shards: Option<Shards>,
     /// Whether a signal has asked this or another rank to end.
     pub(super) interrupted: bool,
     /// Gradient norm of the last step.
@@ -242,14 +248,13 @@ impl Trainer {
             })
     }
 
-    /// What is asked, with the first rank's reason to stop for all ranks.
-    fn agreed(&self, mut request: Request) -> Result<Request> {
-        if self.ranks.world() > 1 {
-            let reason = serde_json::to_vec(&request.stop)?;
-            let reason = self.ranks.group().broadcast(reason)?;
-            request.stop = serde_json::from_slice(&reason)?;
+    /// What the first rank has, on all ranks.
+    fn agreed<T: Serialize + DeserializeOwned>(&self, own: T) -> Result<T> {
+        if self.ranks.world() == 1 {
+            return Ok(own);
         }
-        Ok(request)
+        let first = self.ranks.group().broadcast(serde_json::to_vec(&own)?)?;
+        Ok(serde_json::from_slice(&first)?)
     }
 
     /// The batches of one step; empty at the end of the epoch.
@@ -286,6 +291,9 @@ impl Trainer {
         let outcome = self.optimizer.guarded_step(&gradients, &losses, rule)?;
         if let StepOutcome::Known(verdict) = &outcome {
             self.last_norm = verdict.norm;
+            if let Some(shards) = self.shards.as_ref().filter(|_| !verdict.skipped) {
+                shards.exchange(&self.parameters)?;
+            }
         }
         self.interrupted = total.interrupted > 0;
         self.state.step += 1;
@@ -397,10 +405,7 @@ impl Trainer {
     }
 
     fn obey(&mut self, request: &Request) -> Result<()> {
-        if !self.ranks.is_first() {
-            return Ok(());
-        }
-        if request.save_best {
+        if request.save_best && self.ranks.is_first() {
             self.save(checkpoint::BEST, false)?;
         }
         if request.save {
@@ -413,11 +418,16 @@ impl Trainer {
         let step = self.state.step;
         let name = format!("checkpoint-{step}");
         let path = self.fixed.output_dir.join(&name);
-        if !self.ranks.is_first() || (self.saved_step == Some(step) && path.is_dir()) {
+        let is_saved = self.saved_step == Some(step) && path.is_dir();
+        if self.agreed(is_saved)? {
             return Ok(path);
         }
-        self.save(&name, true)?;
         self.saved_step = Some(step);
+        match &self.shards {
+            _ if self.ranks.is_first() => self.save(&name, true).map(drop)?,
+            Some(shards) => self.optimizer.give(|p, own| shards.whole(p, own))?,
+            None => {}
+        }
         Ok(path)
     }
 
@@ -436,6 +446,7 @@ impl Trainer {
             run_toml: &self.fixed.run_toml,
             state: &self.state,
             optimizer: with_optimizer.then_some(&self.optimizer),
+            shards: self.shards.as_ref(),
         };
         checkpoint::save(&path, &contents)?;
         self.each(|hook| hook.on_save(&path).map(|()| Request::none()))?;

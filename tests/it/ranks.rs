@@ -63,6 +63,18 @@ impl Collective for Thread {
         Ok(())
     }
 
+    fn all_gather(&mut self, own: &[f32], counts: &[usize]) -> Result<Vec<f32>, DistError> {
+        let own: Vec<u8> = own.iter().flat_map(|v| v.to_le_bytes()).collect();
+        let messages = self.exchange(&own);
+        let lengths = messages.iter().map(|message| message.len() / 4);
+        assert!(lengths.eq(counts.iter().copied()), "as many as announced");
+        let all = messages.concat();
+        let values = all.chunks_exact(4);
+        Ok(values
+            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+            .collect())
+    }
+
     fn broadcast(&mut self, message: Vec<u8>) -> Result<Vec<u8>, DistError> {
         Ok(self.exchange(&message).swap_remove(0))
     }
@@ -219,6 +231,39 @@ fn a_run_goes_on_on_another_number_of_ranks() {
     assert_eq!(train_on(4, rest, Some(&checkpoint)), [""; 4]);
     let [one, more] = ["one", "more"].map(|run| lines(&dir.path().join(run), "step"));
     assert_alike(&one, &more, 1e-5);
+}
+
+/// Divided over three ranks, then over two that leave it undivided, then over one, and on.
+#[test]
+fn moments_may_be_divided_over_ranks() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = |output: &str, shard_optimizer: bool, accumulation: usize, steps: u64| RunConfig {
+        shard_optimizer,
+        weight_decay: 0.1,
+        ..settings(dir.path(), output, accumulation, steps)
+    };
+    let whole = |_: usize| config("whole", false, 2, 25);
+    let divided = |_: usize| config("divided", true, 2, 25);
+    assert_eq!(train_on(3, whole, None), [""; 3]);
+    assert_eq!(train_on(3, divided, None), [""; 3]);
+    let file = |run: &str, name: &str| std::fs::read(dir.path().join(run).join(name)).unwrap();
+    for name in ["model.safetensors", "optimizer.safetensors"] {
+        let name = format!("checkpoint-25/{name}");
+        assert!(file("whole", &name) == file("divided", &name), "{name}");
+    }
+    let steps = |run: &str| lines(&dir.path().join(run), "step");
+    assert_alike(&steps("whole"), &steps("divided"), 0.0);
+
+    let checkpoint = |run: &str, step: u64| dir.path().join(format!("{run}/checkpoint-{step}"));
+    for (run, shards) in [("whole", false), ("divided", true)] {
+        let next = |_: usize| config(run, !shards, 2, 50);
+        assert_eq!(train_on(2, next, Some(&checkpoint(run, 25))), ["", ""]);
+        train_alone(&config(run, shards, 2, 60), Some(&checkpoint(run, 50)));
+    }
+    assert_eq!(steps("whole").len(), 60);
+    assert_alike(&steps("whole"), &steps("divided"), 0.0);
+    let name = "checkpoint-60/optimizer.safetensors";
+    assert!(file("whole", name) == file("divided", name));
 }
 
 #[test]

@@ -13,6 +13,7 @@ pub mod save_schedule;
 use std::path::{Path, PathBuf};
 
 use anyhow::Result;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::figures::Evaluation;
@@ -79,7 +80,7 @@ pub struct RunEnd {
 }
 
 /// What a hook asks of the loop.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Request {
     /// Write `checkpoint-<step>`.
     pub save: bool,
