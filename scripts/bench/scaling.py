@@ -2,7 +2,7 @@
 """Predicts how data parallel training scales to many GPUs, from compute per step and bucket sizes.
 
     scripts/bench/scaling.py                                  # the table in tests/bench/README.md
-    scripts/bench/scaling.py --step-ms 120 --shape 12,768,3072
+    scripts/bench/scaling.py --step-ms MEASURED --tokens TOKENS --shape 12,768,3072
 
 The model, as `train::reduce` does it: a step is forward (1/3 of the time), backward (2/3, spread over head,
 blocks and embeddings by their FLOPs), then what is left to send, then the optimizer (included in the step's
@@ -10,12 +10,14 @@ time). Blocks' gradients go into buckets of at least --bucket-mib in the order o
 starts when its last gradient is there and the one before it is through. The embedding tables travel last, as
 the rows that any rank has touched, and nothing hides them. Sending b bytes over n GPUs as a ring takes
 2 (n-1)/n b / bandwidth + 2 (n-1) latency within a node, and, over m nodes, the slower of the two rings with
-2 (m-1)/m b_per_gpu between nodes (each GPU with its own network card).
+2 (m-1)/m b_per_gpu between nodes (each GPU with its own network card). With --shard-optimizer all weights
+are gathered after the step, half the bytes of a sum, and nothing hides them.
 
 Assumptions, all flags: 8 GPUs to a node; 370 GB/s within it and 40 GB/s per GPU between nodes (what nccl-tests
 reports as bus bandwidth on H100 nodes with NVLink 4 and 400 Gb/s per GPU, rounded down); 5 and 20 us per hop;
-computing is not slowed down by sending (NCCL takes a few of 132 SMs); no straggler. Not measured here: there
-is no machine with several GPUs.
+computing is not slowed down by sending (NCCL takes a few of 132 SMs); no straggler; and, unless --step-ms
+gives a measured one, a step's time from its FLOPs at --mfu of 989 TFLOP/s. None of these is measured: there
+was no machine with several GPUs, so that what this prints is a prediction. Bucket sizes are the program's.
 """
 import argparse
 
@@ -62,7 +64,10 @@ def step(gpus, a):
     free = max(free, compute)
     # Rows of the two tables: more ranks touch more of them, at most all.
     rows = min(a.types, a.rows_per_rank * gpus) + min(a.vocab, a.rows_per_rank)
-    free += seconds(4 * scale * rows * a.shape[1], gpus, a) if gpus > 1 else 0.0
+    free += seconds(4 * scale * rows * a.shape[1], gpus, a)
+    if a.shard_optimizer:
+        weights = sum(size for _, size in parts) + 4 * (a.types + a.vocab) * a.shape[1]
+        free += seconds(weights, gpus, a) / 2
     return free, free - compute
 
 
@@ -78,6 +83,7 @@ def main():
     parser.add_argument("--mfu", type=float, default=0.4, help="share of 989 TFLOP/s that computes")
     parser.add_argument("--bucket-mib", type=float, default=4)
     parser.add_argument("--bf16", action="store_true", help="gradients travel as bf16")
+    parser.add_argument("--shard-optimizer", action="store_true", help="moments are divided over the GPUs")
     parser.add_argument("--per-node", type=int, default=8)
     parser.add_argument("--inside-gb", type=float, default=370)
     parser.add_argument("--between-gb", type=float, default=40)
