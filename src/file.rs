@@ -17,6 +17,7 @@ mod positioned;
 mod spool;
 mod table;
 
+use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -170,6 +171,20 @@ pub fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
         path: path.to_owned(),
         source,
     })
+}
+
+/// Locks a file that others lock for a moment only, if at all; whether no one else has it locked.
+/// Where files cannot be locked, nobody has.
+pub fn lock_soon(file: &File) -> bool {
+    for _ in 0..50 {
+        if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
+            return true;
+        }
+        // Whoever looks at a run has its file for a moment; a process that is about to start has
+        // the files of the one that starts it.
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+    false
 }
 
 #[cfg(test)]

@@ -9,12 +9,12 @@
 //! An edit never writes over what is there: all that is new lies behind the old end. So
 //! [`Foundation::restore`], which puts the first bytes back and cuts the file, undoes all of it.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 
 use super::writer::structure::{SUPERBLOCK_BYTES, UNDEFINED, checked, superblock};
-use crate::file::{Spool, read_exact_at, write_all_at};
+use crate::file::{self, Spool, read_exact_at, write_all_at};
 
 /// More than any superblock takes.
 const MOST_BYTES: usize = 128;
@@ -45,7 +45,7 @@ impl Foundation {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         // Let go again at once: the library takes the lock itself. Where there are no locks, it
         // goes without them.
-        if let Err(TryLockError::WouldBlock) = file.try_lock() {
+        if !file::lock_soon(&file) {
             return Err(io::Error::other("another program has locked the file"));
         }
         let _ = file.unlock();

@@ -7,18 +7,16 @@
 //! those of the whole run that had no finite loss or gradient.
 //! Resuming drops the lines beyond the checkpoint's step, so that each step stands there once.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::Duration;
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{HookSettings, Request, RunEnd, RunStart, StepReport, TrainHook};
-use crate::file::FileError;
+use crate::file::{self, FileError};
 use crate::track::{About, Plan, State, Tracker};
 use crate::train::figures::Evaluation;
 use crate::train::run_folder::METRICS;
@@ -66,17 +64,6 @@ impl JsonLines {
     }
 }
 
-/// Locks the file for as long as the run goes on. Where files cannot be locked, nobody can tell
-/// whether it does. Whoever looks has it locked for a moment.
-fn lock(file: &File) {
-    for _ in 0..10 {
-        if !matches!(file.try_lock(), Err(TryLockError::WouldBlock)) {
-            return;
-        }
-        sleep(Duration::from_millis(10));
-    }
-}
-
 /// Appends a line whole or not at all.
 fn append(path: &Path, file: &mut File, line: &str) -> Result<()> {
     let wrong = |error| FileError::io("append a line to it", path, error);
@@ -112,7 +99,8 @@ impl TrainHook for JsonLines {
         crate::file::write_atomic(&path, lines_up_to(&before, start.first_step).as_bytes())?;
         let file = OpenOptions::new().append(true).open(&path);
         let file = file.with_context(|| format!("{}: cannot open", path.display()))?;
-        lock(&file);
+        // For as long as the run goes on. Where files cannot be locked, nobody can tell whether it does.
+        file::lock_soon(&file);
         self.file = Some((path, file));
         let about = self.about.clone();
         self.tracker = Tracker::start(&self.trackers, &start.output_dir, about);
