@@ -37,7 +37,7 @@ impl Scores {
         }
     }
 
-    /// Adds a row [C].
+    /// Adds a row `[C]`.
     pub(super) fn add(&mut self, row: impl Iterator<Item = f32>) -> Result<(), FileError> {
         self.waiting.extend(row);
         if self.waiting.len() < self.num_rows * self.num_classes {
@@ -65,7 +65,7 @@ impl Scores {
         Ok(())
     }
 
-    /// Those of one class, [N].
+    /// Those of one class, `[N]`.
     pub(super) fn of_class(&self, class: usize) -> Result<Vec<f32>, FileError> {
         let of_piece = self.num_rows;
         let mut all = vec![0.0; self.num_pieces() * of_piece];

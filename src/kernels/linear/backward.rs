@@ -84,7 +84,7 @@ pub enum InputGradient<'a> {
 /// biases are left in their targets.
 ///
 /// # Errors
-/// As [`forward`].
+/// As [`super::forward`].
 pub fn backward(
     precision: Precision,
     x: &Factor,
@@ -129,7 +129,7 @@ pub fn backward(
 /// map whose output `pre` is.
 ///
 /// # Errors
-/// As [`forward`].
+/// As [`super::forward`].
 pub fn backward_through(
     precision: Precision,
     x: &Factor,
