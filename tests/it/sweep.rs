@@ -49,16 +49,27 @@ fn spawn(folder: &Path, line: &str) -> Child {
         .unwrap()
 }
 
-/// Waits until so many trials have ended.
+/// Waits until so many trials have ended and another has only just begun, so that it cannot end
+/// before it learns that the sweep is gone.
 fn wait_for(folder: &Path, trials: usize) {
     let began = Instant::now();
     loop {
         let text = fs::read_to_string(folder.join("study.json")).unwrap_or_default();
-        if text.matches("\"finished\"").count() >= trials {
+        let study: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let all = study["trials"].as_array().cloned().unwrap_or_default();
+        let of = |state: &'static str| all.iter().filter(move |trial| trial["state"] == state);
+        let has_logged = |trial: &serde_json::Value| {
+            let name = format!(
+                "trial-{:03}/metrics.jsonl",
+                trial["number"].as_u64().unwrap()
+            );
+            folder.join(name).exists()
+        };
+        if of("finished").count() >= trials && of("running").any(|trial| !has_logged(trial)) {
             return;
         }
         assert!(began.elapsed() < Duration::from_secs(300), "{text}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(2));
     }
 }
 
