@@ -125,7 +125,7 @@ pub enum H5adError {
         source: Box<hdf5_pure::Error>,
     },
     /// A file could not be written.
-    #[error("{path}: cannot be written")]
+    #[error("{path}: cannot be written{}", write_hint(&**source))]
     Write {
         /// The file.
         path: PathBuf,
@@ -140,6 +140,9 @@ fn hint_line(error: &io::Error) -> String {
         io::ErrorKind::NotFound => {
             "check the spelling; the path is taken from the current folder".to_owned()
         }
+        io::ErrorKind::ResourceBusy => {
+            "close what has it open (a notebook, perhaps), or write a copy".to_owned()
+        }
         _ => io_hint(error),
     };
     if hint.is_empty() {
@@ -147,4 +150,9 @@ fn hint_line(error: &io::Error) -> String {
     } else {
         format!("\nhint: {hint}")
     }
+}
+
+/// As [`hint_line`]; nothing for errors that are not the operating system's, which have their own.
+fn write_hint(error: &(dyn std::error::Error + 'static)) -> String {
+    error.downcast_ref().map_or_else(String::new, hint_line)
 }

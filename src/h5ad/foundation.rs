@@ -46,7 +46,8 @@ impl Foundation {
         // Let go again at once: the library takes the lock itself. Where there are no locks, it
         // goes without them.
         if !file::lock_soon(&file) {
-            return Err(io::Error::other("another program has locked the file"));
+            let problem = "another program has locked the file";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, problem));
         }
         let _ = file.unlock();
         let len = file.metadata()?.len();

@@ -211,7 +211,20 @@ fn embeddings_stand_beside_the_cells() {
         "embed bare.h5ad --checkpoint mlm --in-place",
         &["X_gene_bert", "--overwrite"],
     );
-    folder.done("embed bare.h5ad --checkpoint mlm --in-place --overwrite");
+    let line = "embed bare.h5ad --checkpoint mlm --in-place --overwrite";
+    refused_while_locked(&folder, line);
+    folder.done(line);
+}
+
+fn refused_while_locked(folder: &Folder, line: &str) {
+    let in_use = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(folder.path("bare.h5ad"))
+        .unwrap();
+    in_use.lock().unwrap();
+    let locked = ["bare.h5ad: cannot be written", "has locked", "hint: close"];
+    folder.refused(line, &locked);
 }
 
 #[test]
