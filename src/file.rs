@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
-pub use atomic::{StagedDir, StagedFile, create_parent, put_in_place, recover};
+pub use atomic::{StagedDir, StagedFile, create_parent, put_in_place, recover, remove_dir};
 pub use atomic::{write_atomic, write_synced};
 pub use patterns::expand_paths;
 pub use positioned::{read_exact_at, write_all_at};

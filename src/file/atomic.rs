@@ -287,6 +287,20 @@ fn restore(target: &Path, partial: &Path, replaced: &Path) -> Result<(), FileErr
     Ok(())
 }
 
+/// Removes a folder and all that is in it. A process that is killed meanwhile leaves nothing under
+/// its name: the folder first takes that of one under construction, which [`recover`] clears.
+///
+/// # Errors
+/// The folder is absent or cannot be changed.
+pub fn remove_dir(path: &Path) -> Result<(), FileError> {
+    let partial = sibling(path, PARTIAL)?;
+    if partial.is_dir() {
+        remove_tree(&partial)?;
+    }
+    fs::rename(path, &partial).map_err(|e| FileError::io("remove it", path, e))?;
+    remove_tree(&partial)
+}
+
 fn remove_tree(path: &Path) -> Result<(), FileError> {
     fs::remove_dir_all(path).map_err(|e| FileError::io("remove it", path, e))
 }
@@ -394,6 +408,26 @@ mod tests {
             assert_eq!(fs::read_to_string(target.join("a")).unwrap(), text);
         }
         assert_eq!(names(target.parent().unwrap()), ["checkpoint-1"]);
+    }
+
+    #[test]
+    fn a_folder_is_removed_under_another_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: &str| {
+            fs::create_dir_all(dir.path().join(name).join("inner")).unwrap();
+            dir.path().join(name)
+        };
+        let target = make("checkpoint-1");
+        make(".checkpoint-1.partial"); // of a process that was killed on the way
+        remove_dir(&target).unwrap();
+        assert!(names(dir.path()).is_empty());
+        let absent = remove_dir(&target).unwrap_err().to_string();
+        assert!(absent.contains("checkpoint-1") && !absent.contains("partial"));
+        // What lies in the way keeps the folder whole: nothing is removed under its own name.
+        let target = make("checkpoint-2");
+        fs::write(dir.path().join(".checkpoint-2.partial"), "a file").unwrap();
+        assert!(remove_dir(&target).is_err());
+        assert!(target.join("inner").is_dir());
     }
 
     /// Every state that a kill can leave, by hand.

@@ -63,11 +63,11 @@ pub fn holds(output_dir: &Path, checkpoint: &Path) -> bool {
 /// A file that cannot be deleted.
 pub fn clear(output_dir: &Path) -> Result<()> {
     for saved in checkpoint::list(output_dir)? {
-        fs::remove_dir_all(&saved.path)?;
+        file::remove_dir(&saved.path)?;
     }
     let best = output_dir.join(checkpoint::BEST);
     if best.is_dir() {
-        fs::remove_dir_all(best)?;
+        file::remove_dir(&best)?;
     }
     for name in track::FOLDERS {
         let path = output_dir.join(name);
@@ -84,7 +84,8 @@ pub fn clear(output_dir: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Creates the folder and writes the resolved settings into it.
+/// Creates the folder, clears it of what a killed run left half-written or half-deleted, and writes
+/// the resolved settings into it.
 ///
 /// # Errors
 /// It cannot be created or written to.
@@ -95,6 +96,7 @@ pub fn create(output_dir: &Path, run_toml: &str) -> Result<()> {
             output_dir.display()
         )
     })?;
+    file::recover(output_dir)?;
     file::write_atomic(&output_dir.join(SETTINGS), run_toml.as_bytes())?;
     Ok(())
 }

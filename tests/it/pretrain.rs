@@ -264,6 +264,18 @@ fn kill_nine_at_any_moment_leaves_a_checkpoint_to_resume_from() {
         sleep(Duration::from_millis(7 * round));
         child.kill().unwrap();
         child.wait().unwrap();
+        let numbered = checkpoints(&run).into_iter();
+        for name in numbered.filter(|name| name != "checkpoint-best") {
+            for file in ["trainer_state.json", "model.safetensors", "run.toml"] {
+                assert!(run.join(&name).join(file).is_file(), "no {file} in {name}");
+            }
+        }
+        // What kills leave between two renames, and while a folder is deleted, is put right.
+        assert!(round == 0 || run.join("replaced").is_dir());
+        assert!(!run.join(".deleted.partial").exists());
+        let _ = fs::remove_dir(run.join("replaced"));
+        fs::create_dir_all(run.join(".deleted.partial/half")).unwrap();
+        fs::create_dir_all(run.join(".replaced.replaced")).unwrap();
     }
     // The last whole checkpoint can be used: a new run starts from its weights.
     let last = gene_bert::train::checkpoint::list(&run)

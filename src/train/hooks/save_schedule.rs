@@ -4,13 +4,13 @@
 //! A run that was resumed from an earlier checkpoint may find later ones in its folder: of a course
 //! that it left, as the lines of `metrics.jsonl`. They go when it first saves.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use super::{HookSettings, Request, RunStart, StepReport, TrainHook};
+use crate::file;
 use crate::train::checkpoint;
 use crate::train::figures::Evaluation;
 
@@ -38,7 +38,7 @@ impl SaveSchedule {
 }
 
 fn delete(checkpoint: &Path) -> Result<()> {
-    fs::remove_dir_all(checkpoint)
+    file::remove_dir(checkpoint)
         .with_context(|| format!("{}: cannot delete the checkpoint", checkpoint.display()))
 }
 
