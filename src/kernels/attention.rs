@@ -1,11 +1,12 @@
 //! Scaled dot-product self-attention within each cell of a packed batch, with dropout inside.
 //!
-//! Queries are taken in blocks of [`BLOCK`]: scores of one block against all keys of the cell live
-//! in a scratch buffer of the thread, never a cell's whole score matrix in memory. The forward
-//! pass keeps the log of each row's sum of exponentials; the backward pass recomputes the
-//! probabilities from it. One task is one (cell, head, block) forward and one (cell, head)
-//! backward, so results do not depend on threads. The dropout mask of a probability follows from
-//! its (token, head) and the key's place in the cell.
+//! Queries are taken in blocks of at most [`BLOCK`]: scores of one block against all keys of the cell
+//! live in a scratch buffer of the thread, never a cell's whole score matrix in memory. They lie key
+//! by key, a row of queries each, as products of so few columns are computed fastest, and sums over
+//! keys are those of whole rows. The forward pass keeps the log of each query's sum of exponentials;
+//! the backward pass recomputes the probabilities from it. One task is one (cell, head, block)
+//! forward and one (cell, head) backward, so results do not depend on threads. The dropout mask of a
+//! probability follows from its (token, head) and the key's place in the cell.
 //!
 //! Shapes: q, k, v, context [T, H·d]; the head h is columns h·d..(h+1)·d. log_sums [H, T].
 
@@ -22,11 +23,15 @@ use super::matrix::{Fresh, Matrix, MatrixMut, Shared};
 use super::parallel::{PartialSums, add_rows, in_order};
 use super::products::{Precision, Side, multiply};
 use super::profile::span;
-use super::simd::{dot, exp, max, sum, vectorized};
+use super::simd::{dot, exp, vectorized};
 use crate::buffers::{from_vec, read};
 
-/// Queries handled together.
+/// Queries handled together, at most.
 const BLOCK: usize = 128;
+/// Blocks are of multiples of this, but for a cell's last.
+const STEP: usize = 16;
+/// Keys whose exponentials are summed one by one; such sums are summed then.
+const KEYS: usize = 64;
 
 thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
@@ -230,11 +235,20 @@ impl<'a> Heads<'a> {
         unsafe { values.matrix(at, tokens.len(), self.head_width, self.width) }
     }
 
-    /// Keys (turned) and values of a head, as right sides.
+    /// Keys of a head as a left side, its values as a right one.
     fn keys_and_values(&self, cell: &Range<usize>, head: usize) -> [Side<'a>; 2] {
         let [k, v] = [self.k, self.v].map(|values| self.view(values, cell, head));
         let precision = self.settings.precision;
-        [precision.right(k.transposed()), precision.right(v)]
+        [precision.left(k), precision.right(v)]
+    }
+
+    /// The keys of the dropout of a block's queries.
+    fn mask(&self, block: &Range<usize>, head: usize) -> Mask<'a> {
+        let row = |token: usize| token * self.settings.num_heads + head;
+        Mask(self.settings.dropout.map(|dropout| {
+            let keys = block.clone().map(|token| dropout.row_key(row(token)));
+            (dropout, keys.collect())
+        }))
     }
 
     fn block_forward(
@@ -247,25 +261,30 @@ impl<'a> Heads<'a> {
     ) {
         let (m, precision) = (block.len(), self.settings.precision);
         with_scratch(m * n, |scores| {
-            let q = precision.left(self.view(self.q, &block, head));
-            let mut product = MatrixMut::new(scores, m, n, n);
-            multiply(&q, k, false, &mut product);
+            let q = self.view(self.q, &block, head);
+            let q = precision.right(q.transposed());
+            multiply(k, &q, false, &mut MatrixMut::new(scores, n, m, m));
             let at = head * self.num_tokens + block.start;
             // SAFETY: this task alone has this head of this block's tokens.
             let log_sums = unsafe { log_sums.slice(at..at + m) };
-            let rows = Rows::new(&self.settings, &block, head);
-            softmax_rows(self.scale, scores, rows, log_sums);
-            let p = precision.left(Matrix::new(scores, m, n, n));
+            let mut factors = [0.0; BLOCK];
+            let (mask, factors) = (self.mask(&block, head), &mut factors[..m]);
+            exponentials(self.scale, scores, &mask, log_sums, factors);
+            let p = precision.left(Matrix::new(scores, n, m, m).transposed());
             // SAFETY: this task alone has this head of this block's tokens.
             let mut to = unsafe { self.view_mut(context, &block, head) };
             multiply(&p, v, false, &mut to);
+            for (row, factor) in factors.iter().enumerate() {
+                let values = to.row_mut(row, 0..self.head_width);
+                values.iter_mut().for_each(|x| *x *= factor);
+            }
         });
     }
 
     fn head_backward(&self, cell: Range<usize>, head: usize, outcome: Outcome<'_>, to: &To<'_>) {
         let (n, width, precision) = (cell.len(), self.head_width, self.settings.precision);
         let [k, v] = [self.k, self.v].map(|values| self.view(values, &cell, head));
-        let turned = [k, v].map(|m| precision.right(m.transposed()));
+        let left = [k, v].map(|side| precision.left(side));
         let k = precision.right(k);
         let (scores, own) = match to {
             To::Values(_) => (2 * BLOCK.min(n) * n, 0),
@@ -291,17 +310,15 @@ impl<'a> Heads<'a> {
                 let (p, ds) = scratch[..2 * m * n].split_at_mut(m * n);
                 let q = self.view(self.q, &block, head);
                 let dcontext = self.view(outcome.dcontext, &block, head);
-                let mut product = MatrixMut::new(p, m, n, n);
-                multiply(&precision.left(q), &turned[0], false, &mut product);
-                let mut product = MatrixMut::new(ds, m, n, n);
-                multiply(&precision.left(dcontext), &turned[1], false, &mut product);
-                scores_backward(self, &block, head, outcome, p, ds);
-                let (p, ds) = (Matrix::new(p, m, n, n), Matrix::new(ds, m, n, n));
-                multiply(&precision.left(ds), &k, false, &mut place(0, &block));
-                let (p, ds) = (
-                    precision.left(p.transposed()),
-                    precision.left(ds.transposed()),
-                );
+                for ((left, right), to) in left.iter().zip([q, dcontext]).zip([&mut *p, ds]) {
+                    let right = precision.right(right.transposed());
+                    multiply(left, &right, false, &mut MatrixMut::new(to, n, m, m));
+                }
+                self.scores_backward(&block, head, outcome, p, ds);
+                let [p, ds] = [p, ds].map(|scores| Matrix::new(scores, n, m, m));
+                let turned = precision.left(ds.transposed());
+                multiply(&turned, &k, false, &mut place(0, &block));
+                let [p, ds] = [p, ds].map(|side| precision.left(side));
                 multiply(&ds, &precision.right(q), add, &mut dk);
                 multiply(&p, &precision.right(dcontext), add, &mut dv);
             }
@@ -311,6 +328,37 @@ impl<'a> Heads<'a> {
                 }
             }
         });
+    }
+
+    /// Scores `p` [n, m], before they are scaled, become the dropped probabilities, and the gradients
+    /// `ds` of those the scores' gradients.
+    fn scores_backward(
+        &self,
+        block: &Range<usize>,
+        head: usize,
+        outcome: Outcome<'_>,
+        p: &mut [f32],
+        ds: &mut [f32],
+    ) {
+        let at = head * self.num_tokens + block.start;
+        let log_sums = &outcome.log_sums[at..at + block.len()];
+        let deltas = block.clone().map(|token| {
+            let at = token * self.width + head * self.head_width;
+            let columns = at..at + self.head_width;
+            dot(
+                &outcome.context[columns.clone()],
+                &outcome.dcontext[columns],
+            )
+        });
+        let deltas: Vec<f32> = deltas.collect();
+        gradients_of_scores(
+            self.scale,
+            p,
+            ds,
+            &self.mask(block, head),
+            log_sums,
+            &deltas,
+        );
     }
 
     /// Takes the gradient [n, d] of a head of a cell.
@@ -333,84 +381,83 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// The numbers under which dropout knows the rows of a block of scores.
-#[derive(Clone, Copy)]
-struct Rows<'a> {
-    dropout: Option<&'a Dropout>,
-    first: usize,
-    step: usize,
-}
+/// The dropout of a block's queries, with the key of each.
+struct Mask<'a>(Option<(&'a Dropout, Vec<u32>)>);
 
-impl<'a> Rows<'a> {
-    fn new(settings: &Settings<'a>, block: &Range<usize>, head: usize) -> Self {
-        Self {
-            dropout: settings.dropout,
-            first: block.start * settings.num_heads + head,
-            step: settings.num_heads,
+vectorized! {
+    /// Scores [n, m], before they are scaled, become exponentials of their distance to the largest of
+    /// their query's, 0 where they are dropped; what they must be multiplied by to be dropped
+    /// probabilities is left in `factors`, the log of each query's sum in `log_sums`.
+    fn exponentials(
+        scale: f32,
+        scores: &mut [f32],
+        mask: &Mask<'_>,
+        log_sums: &mut [f32],
+        factors: &mut [f32],
+    ) {
+        let (m, largest, totals) = (log_sums.len(), log_sums, factors);
+        largest.fill(f32::NEG_INFINITY);
+        for row in scores.chunks_exact(m) {
+            for (largest, score) in largest.iter_mut().zip(row) {
+                *largest = if *score > *largest { *score } else { *largest };
+            }
+        }
+        largest.iter_mut().for_each(|largest| *largest *= scale);
+        totals.fill(0.0);
+        for (part, rows) in scores.chunks_mut(KEYS * m).enumerate() {
+            let mut sums = [0.0; BLOCK];
+            let sums = &mut sums[..m];
+            for (key, row) in (part * KEYS..).zip(rows.chunks_exact_mut(m)) {
+                let columns = row.iter_mut().zip(&*largest).zip(&mut *sums);
+                if let Some((dropout, keys)) = &mask.0 {
+                    for (((score, largest), sum), row_key) in columns.zip(keys) {
+                        let e = exp(scale.mul_add(*score, -largest));
+                        *sum += e;
+                        *score = if dropout.keeps(*row_key, key) { e } else { 0.0 };
+                    }
+                } else {
+                    for ((score, largest), sum) in columns {
+                        *score = exp(scale.mul_add(*score, -largest));
+                        *sum += *score;
+                    }
+                }
+            }
+            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += *sum);
+        }
+        let kept = mask.0.as_ref().map_or(1.0, |(dropout, _)| dropout.scale());
+        for (log_sum, factor) in largest.iter_mut().zip(totals) {
+            *log_sum += factor.ln();
+            *factor = kept / *factor;
         }
     }
 }
 
 vectorized! {
-    /// Rows of scores, before they are scaled, become dropped probabilities; the log of each row's sum of exponentials is
-    /// left in `log_sums`.
-    fn softmax_rows(scale: f32, scores: &mut [f32], rows: Rows<'_>, log_sums: &mut [f32]) {
-        let n = scores.len() / log_sums.len();
-        for (i, (scores, log_sum)) in scores.chunks_exact_mut(n).zip(log_sums).enumerate() {
-            let largest = scale * max(scores);
-            for score in scores.iter_mut() {
-                *score = exp(scale.mul_add(*score, -largest));
-            }
-            let total = sum(scores);
-            let inverse = 1.0 / total;
-            if let Some(dropout) = rows.dropout {
-                let mask = dropout.row(rows.first + i * rows.step);
-                let kept = dropout.scale() * inverse;
-                for (column, score) in scores.iter_mut().enumerate() {
-                    *score *= if mask.keeps(column) { kept } else { 0.0 };
-                }
-            } else {
-                for score in scores.iter_mut() {
-                    *score *= inverse;
-                }
-            }
-            *log_sum = largest + total.ln();
-        }
-    }
-}
-
-vectorized! {
-    /// Scores `p`, before they are scaled, become the dropped probabilities, and the gradients `ds` of those the scores'
-    /// gradients.
-    fn scores_backward(
-        heads: &Heads<'_>,
-        block: &Range<usize>,
-        head: usize,
-        outcome: Outcome<'_>,
+    /// See [`Heads::scores_backward`]; `deltas` are the products of each query's context and gradient.
+    fn gradients_of_scores(
+        scale: f32,
         p: &mut [f32],
         ds: &mut [f32],
+        mask: &Mask<'_>,
+        log_sums: &[f32],
+        deltas: &[f32],
     ) {
-        let n = p.len() / block.len();
-        let rows = Rows::new(&heads.settings, block, head);
-        let log_sums = &outcome.log_sums[head * heads.num_tokens + block.start..];
-        let pairs = p.chunks_exact_mut(n).zip(ds.chunks_exact_mut(n)).zip(log_sums);
-        for (i, ((p, ds), log_sum)) in pairs.enumerate() {
-            let at = (block.start + i) * heads.width + head * heads.head_width;
-            let columns = at..at + heads.head_width;
-            let delta = dot(&outcome.context[columns.clone()], &outcome.dcontext[columns]);
-            if let Some(dropout) = rows.dropout {
-                let mask = dropout.row(rows.first + i * rows.step);
+        let m = log_sums.len();
+        let rows = p.chunks_exact_mut(m).zip(ds.chunks_exact_mut(m));
+        for (key, (p, ds)) in rows.enumerate() {
+            let columns = p.iter_mut().zip(ds).zip(log_sums).zip(deltas);
+            if let Some((dropout, keys)) = &mask.0 {
                 let kept = dropout.scale();
-                for (column, (p, ds)) in p.iter_mut().zip(ds).enumerate() {
-                    let factor = if mask.keeps(column) { kept } else { 0.0 };
-                    let probability = exp(heads.scale.mul_add(*p, -log_sum));
-                    *ds = probability * heads.scale * ds.mul_add(factor, -delta);
+                for ((((p, ds), log_sum), delta), row_key) in columns.zip(keys) {
+                    let factor = if dropout.keeps(*row_key, key) { kept } else { 0.0 };
+                    let probability = exp(scale.mul_add(*p, -log_sum));
+                    *ds = probability * scale * ds.mul_add(factor, -delta);
                     *p = probability * factor;
                 }
             } else {
-                for (p, ds) in p.iter_mut().zip(ds) {
-                    *p = exp(heads.scale.mul_add(*p, -log_sum));
-                    *ds = *p * heads.scale * (*ds - delta);
+                for (((p, ds), log_sum), delta) in columns {
+                    *p = exp(scale.mul_add(*p, -log_sum));
+                    *ds = *p * scale * (*ds - delta);
                 }
             }
         }
@@ -426,10 +473,12 @@ fn pairs(settings: Settings<'_>) -> usize {
     lengths.map(|length| length * length).sum()
 }
 
+/// A cell's queries in blocks of about one size.
 fn blocks(cell: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-    let end = cell.end;
-    cell.step_by(BLOCK)
-        .map(move |start| start..end.min(start + BLOCK))
+    let (end, count) = (cell.end, cell.len().div_ceil(BLOCK).max(1));
+    let size = cell.len().div_ceil(count).next_multiple_of(STEP);
+    cell.step_by(size.max(1))
+        .map(move |start| start..end.min(start + size))
 }
 
 /// Lends `length` values of the thread's scratch memory, holding anything.

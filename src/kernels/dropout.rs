@@ -63,12 +63,25 @@ impl Dropout {
     /// The mask of row `row`.
     #[inline(always)]
     pub(super) fn row(&self, row: usize) -> RowMask {
-        let mixed = (row as u64 ^ self.key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
         RowMask {
-            key: (mixed ^ (mixed >> 32)) as u32,
+            key: self.row_key(row),
             threshold: self.threshold,
         }
+    }
+
+    /// What [`Dropout::keeps`] knows row `row` by.
+    #[inline(always)]
+    pub(super) fn row_key(&self, row: usize) -> u32 {
+        let mixed = (row as u64 ^ self.key).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xD6E8_FEB8_6659_FD93);
+        (mixed ^ (mixed >> 32)) as u32
+    }
+
+    /// Whether the element in `column` of a row is kept.
+    #[inline(always)]
+    pub(super) fn keeps(&self, row_key: u32, column: usize) -> bool {
+        let (key, threshold) = (row_key, self.threshold);
+        RowMask { key, threshold }.keeps(column)
     }
 
     /// Multiplies kept values of row `row` by the scale and zeroes the others.
