@@ -28,8 +28,8 @@ use crate::buffers::{from_vec, read};
 
 /// Queries handled together, at most.
 const BLOCK: usize = 128;
-/// Blocks are of multiples of this, but for a cell's last.
-const STEP: usize = 16;
+/// Queries whose numbers stay in registers while keys go by; rows of scores are padded to as many.
+const LANES: usize = 16;
 /// Keys whose exponentials are summed one by one; such sums are summed then.
 const KEYS: usize = 64;
 
@@ -260,17 +260,18 @@ impl<'a> Heads<'a> {
         (context, log_sums): (&Shared<'_>, &Shared<'_>),
     ) {
         let (m, precision) = (block.len(), self.settings.precision);
-        with_scratch(m * n, |scores| {
+        let stride = m.next_multiple_of(LANES);
+        with_scratch(n * stride, |scores| {
             let q = self.view(self.q, &block, head);
             let q = precision.right(q.transposed());
-            multiply(k, &q, false, &mut MatrixMut::new(scores, n, m, m));
+            multiply(k, &q, false, &mut MatrixMut::new(scores, n, m, stride));
             let at = head * self.num_tokens + block.start;
             // SAFETY: this task alone has this head of this block's tokens.
             let log_sums = unsafe { log_sums.slice(at..at + m) };
             let mut factors = [0.0; BLOCK];
             let (mask, factors) = (self.mask(&block, head), &mut factors[..m]);
             exponentials(self.scale, scores, &mask, log_sums, factors);
-            let p = precision.left(Matrix::new(scores, n, m, m).transposed());
+            let p = precision.left(Matrix::new(scores, n, m, stride).transposed());
             // SAFETY: this task alone has this head of this block's tokens.
             let mut to = unsafe { self.view_mut(context, &block, head) };
             multiply(&p, v, false, &mut to);
@@ -286,9 +287,10 @@ impl<'a> Heads<'a> {
         let [k, v] = [self.k, self.v].map(|values| self.view(values, &cell, head));
         let left = [k, v].map(|side| precision.left(side));
         let k = precision.right(k);
+        let largest = BLOCK.min(n.next_multiple_of(LANES));
         let (scores, own) = match to {
-            To::Values(_) => (2 * BLOCK.min(n) * n, 0),
-            To::Tiles(_) => (2 * BLOCK.min(n) * n, 3 * n * width),
+            To::Values(_) => (2 * n * largest, 0),
+            To::Tiles(_) => (2 * n * largest, 3 * n * width),
         };
         with_scratch(scores + own, |scratch| {
             let (scratch, own) = scratch.split_at_mut(scores);
@@ -307,15 +309,16 @@ impl<'a> Heads<'a> {
             let (mut dk, mut dv) = (place(1, &cell), place(2, &cell));
             for block in blocks(cell.clone()) {
                 let (m, add) = (block.len(), block.start > cell.start);
-                let (p, ds) = scratch[..2 * m * n].split_at_mut(m * n);
+                let stride = m.next_multiple_of(LANES);
+                let (p, ds) = scratch[..2 * n * stride].split_at_mut(n * stride);
                 let q = self.view(self.q, &block, head);
                 let dcontext = self.view(outcome.dcontext, &block, head);
                 for ((left, right), to) in left.iter().zip([q, dcontext]).zip([&mut *p, ds]) {
                     let right = precision.right(right.transposed());
-                    multiply(left, &right, false, &mut MatrixMut::new(to, n, m, m));
+                    multiply(left, &right, false, &mut MatrixMut::new(to, n, m, stride));
                 }
                 self.scores_backward(&block, head, outcome, p, ds);
-                let [p, ds] = [p, ds].map(|scores| Matrix::new(scores, n, m, m));
+                let [p, ds] = [p, ds].map(|scores| Matrix::new(scores, n, m, stride));
                 let turned = precision.left(ds.transposed());
                 multiply(&turned, &k, false, &mut place(0, &block));
                 let [p, ds] = [p, ds].map(|side| precision.left(side));
@@ -384,6 +387,71 @@ impl<'a> Heads<'a> {
 /// The dropout of a block's queries, with the key of each.
 struct Mask<'a>(Option<(&'a Dropout, Vec<u32>)>);
 
+/// As many values from place `first` on as there are, and zeros.
+#[inline(always)]
+fn lanes<T: Copy + Default>(values: &[T], first: usize) -> [T; LANES] {
+    let mut lanes = [T::default(); LANES];
+    let values = &values[first..];
+    let count = values.len().min(LANES);
+    lanes[..count].copy_from_slice(&values[..count]);
+    lanes
+}
+
+/// `kept` for queries (by their keys) that see the key in `column`, 0 for those that do not.
+#[inline(always)]
+fn seen(dropout: &Dropout, row_keys: &[u32; LANES], column: usize, kept: f32) -> [f32; LANES] {
+    let mut seen = [0.0; LANES];
+    for lane in 0..LANES {
+        let keeps = dropout.keeps(row_keys[lane], column);
+        seen[lane] = if keeps { kept } else { 0.0 };
+    }
+    seen
+}
+
+/// The columns of some queries in rows of `stride` scores.
+#[inline(always)]
+fn columns(
+    scores: &mut [f32],
+    stride: usize,
+    first: usize,
+) -> impl Iterator<Item = &mut [f32; LANES]> {
+    let rows = scores.chunks_exact_mut(stride);
+    rows.filter_map(move |row| row[first..].first_chunk_mut())
+}
+
+/// Scores of a key become exponentials, which are added to `sums`, and those that are seen remain.
+#[inline(always)]
+fn exponential(
+    scale: f32,
+    row: &mut [f32; LANES],
+    largest: &[f32; LANES],
+    sums: &mut [f32; LANES],
+    seen: &[f32; LANES],
+) {
+    for lane in 0..LANES {
+        let e = exp(scale.mul_add(row[lane], -largest[lane]));
+        sums[lane] += e;
+        row[lane] = e * seen[lane];
+    }
+}
+
+/// As [`gradients_of_scores`], of a key.
+#[inline(always)]
+fn gradient(
+    scale: f32,
+    p: &mut [f32; LANES],
+    ds: &mut [f32; LANES],
+    (log_sums, deltas): (&[f32; LANES], &[f32; LANES]),
+    seen: &[f32; LANES],
+) {
+    for lane in 0..LANES {
+        let probability = exp(scale.mul_add(p[lane], -log_sums[lane]));
+        let slope = ds[lane].mul_add(seen[lane], -deltas[lane]);
+        ds[lane] = probability * scale * slope;
+        p[lane] = probability * seen[lane];
+    }
+}
+
 vectorized! {
     /// Scores [n, m], before they are scaled, become exponentials of their distance to the largest of
     /// their query's, 0 where they are dropped; what they must be multiplied by to be dropped
@@ -395,39 +463,42 @@ vectorized! {
         log_sums: &mut [f32],
         factors: &mut [f32],
     ) {
-        let (m, largest, totals) = (log_sums.len(), log_sums, factors);
-        largest.fill(f32::NEG_INFINITY);
-        for row in scores.chunks_exact(m) {
-            for (largest, score) in largest.iter_mut().zip(row) {
-                *largest = if *score > *largest { *score } else { *largest };
-            }
-        }
-        largest.iter_mut().for_each(|largest| *largest *= scale);
-        totals.fill(0.0);
-        for (part, rows) in scores.chunks_mut(KEYS * m).enumerate() {
-            let mut sums = [0.0; BLOCK];
-            let sums = &mut sums[..m];
-            for (key, row) in (part * KEYS..).zip(rows.chunks_exact_mut(m)) {
-                let columns = row.iter_mut().zip(&*largest).zip(&mut *sums);
-                if let Some((dropout, keys)) = &mask.0 {
-                    for (((score, largest), sum), row_key) in columns.zip(keys) {
-                        let e = exp(scale.mul_add(*score, -largest));
-                        *sum += e;
-                        *score = if dropout.keeps(*row_key, key) { e } else { 0.0 };
-                    }
-                } else {
-                    for ((score, largest), sum) in columns {
-                        *score = exp(scale.mul_add(*score, -largest));
-                        *sum += *score;
-                    }
+        let (m, stride) = (log_sums.len(), log_sums.len().next_multiple_of(LANES));
+        let kept = mask.0.as_ref().map_or(1.0, |(dropout, _)| dropout.scale());
+        for first in (0..m).step_by(LANES) {
+            let mut largest = [f32::NEG_INFINITY; LANES];
+            for row in columns(scores, stride, first) {
+                for lane in 0..LANES {
+                    let (score, so_far) = (row[lane], largest[lane]);
+                    largest[lane] = if score > so_far { score } else { so_far };
                 }
             }
-            totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += *sum);
-        }
-        let kept = mask.0.as_ref().map_or(1.0, |(dropout, _)| dropout.scale());
-        for (log_sum, factor) in largest.iter_mut().zip(totals) {
-            *log_sum += factor.ln();
-            *factor = kept / *factor;
+            for score in &mut largest {
+                *score *= scale;
+            }
+            let mut totals = [0.0; LANES];
+            for (part, rows) in scores.chunks_mut(KEYS * stride).enumerate() {
+                let mut sums = [0.0; LANES];
+                let rows = (part * KEYS..).zip(columns(rows, stride, first));
+                if let Some((dropout, keys)) = &mask.0 {
+                    let keys = lanes(keys, first);
+                    for (key, row) in rows {
+                        let seen = seen(dropout, &keys, key, 1.0);
+                        exponential(scale, row, &largest, &mut sums, &seen);
+                    }
+                } else {
+                    for (_, row) in rows {
+                        exponential(scale, row, &largest, &mut sums, &[1.0; LANES]);
+                    }
+                }
+                for lane in 0..LANES {
+                    totals[lane] += sums[lane];
+                }
+            }
+            let to = log_sums[first..].iter_mut().zip(&mut factors[first..]);
+            for ((log_sum, factor), (largest, total)) in to.zip(largest.iter().zip(totals)) {
+                (*log_sum, *factor) = (largest + total.ln(), kept / total);
+            }
         }
     }
 }
@@ -442,22 +513,19 @@ vectorized! {
         log_sums: &[f32],
         deltas: &[f32],
     ) {
-        let m = log_sums.len();
-        let rows = p.chunks_exact_mut(m).zip(ds.chunks_exact_mut(m));
-        for (key, (p, ds)) in rows.enumerate() {
-            let columns = p.iter_mut().zip(ds).zip(log_sums).zip(deltas);
+        let (m, stride) = (log_sums.len(), log_sums.len().next_multiple_of(LANES));
+        for first in (0..m).step_by(LANES) {
+            let queries = (&lanes(log_sums, first), &lanes(deltas, first));
+            let rows = columns(p, stride, first).zip(columns(ds, stride, first));
             if let Some((dropout, keys)) = &mask.0 {
-                let kept = dropout.scale();
-                for ((((p, ds), log_sum), delta), row_key) in columns.zip(keys) {
-                    let factor = if dropout.keeps(*row_key, key) { kept } else { 0.0 };
-                    let probability = exp(scale.mul_add(*p, -log_sum));
-                    *ds = probability * scale * ds.mul_add(factor, -delta);
-                    *p = probability * factor;
+                let keys = lanes(keys, first);
+                for (key, (p, ds)) in rows.enumerate() {
+                    let seen = seen(dropout, &keys, key, dropout.scale());
+                    gradient(scale, p, ds, queries, &seen);
                 }
             } else {
-                for (((p, ds), log_sum), delta) in columns {
-                    *p = exp(scale.mul_add(*p, -log_sum));
-                    *ds = *p * scale * (*ds - delta);
+                for (p, ds) in rows {
+                    gradient(scale, p, ds, queries, &[1.0; LANES]);
                 }
             }
         }
@@ -476,18 +544,22 @@ fn pairs(settings: Settings<'_>) -> usize {
 /// A cell's queries in blocks of about one size.
 fn blocks(cell: Range<usize>) -> impl Iterator<Item = Range<usize>> {
     let (end, count) = (cell.end, cell.len().div_ceil(BLOCK).max(1));
-    let size = cell.len().div_ceil(count).next_multiple_of(STEP);
+    let size = cell.len().div_ceil(count).next_multiple_of(LANES);
     cell.step_by(size.max(1))
         .map(move |start| start..end.min(start + size))
 }
 
-/// Lends `length` values of the thread's scratch memory, holding anything.
+/// Lends `length` values of the thread's scratch memory, holding anything, from the start of a cache
+/// line on.
 fn with_scratch(length: usize, act: impl FnOnce(&mut [f32])) {
+    const LINE: usize = 64;
     SCRATCH.with_borrow_mut(|scratch| {
-        if scratch.len() < length {
-            scratch.resize(length, 0.0);
+        let needed = length + LINE / size_of::<f32>();
+        if scratch.len() < needed {
+            scratch.resize(needed, 0.0);
         }
-        act(&mut scratch[..length]);
+        let before = scratch.as_ptr().align_offset(LINE).min(needed - length);
+        act(&mut scratch[before..before + length]);
     });
 }
 
