@@ -5,8 +5,9 @@
     scripts/ray_train.py --num-processes 4 --cpus-per-process 8 --max-restarts 3 -- \\
         mlm --config run.toml --output_dir /shared/run
 
-gene-bert (on the PATH of every node, or --program) must be built with `--features mpi` and MPICH, whose
-ranks find one another by MASTER_ADDR and MASTER_PORT. The run folder must be on a file system that all
+gene-bert (on the PATH of every node, or --program) must be built with `--features mpi` and MPICH, or, with
+`--gpus-per-process 1`, with `--features nccl`: the ranks find one another by MASTER_ADDR and MASTER_PORT,
+and Ray shows each its own GPU. The run folder must be on a file system that all
 nodes see. Without a cluster (RAY_ADDRESS) Ray runs on this machine. Ends with the exit code of the rank
 that failed first; a lost one (3, or a node that went away) is restarted from the last checkpoint.
 """
@@ -57,12 +58,14 @@ def words_to_resume(words):
 def run_once(arguments, words):
     """Places and runs all ranks; the exit code of the one that failed first, or 0."""
     world = arguments.num_processes
-    bundles = placement_group([{"CPU": arguments.cpus_per_process}] * world, strategy="PACK")
+    gpus = arguments.gpus_per_process
+    bundle = {"CPU": arguments.cpus_per_process} | ({"GPU": gpus} if gpus else {})
+    bundles = placement_group([bundle] * world, strategy="PACK")
     try:
         if not bundles.wait(arguments.placement_timeout):
-            sys.exit(f"error: no room for {world} ranks of {arguments.cpus_per_process} CPUs")
+            sys.exit(f"error: no room for {world} ranks of {bundle}")
         strategy = PlacementGroupSchedulingStrategy(placement_group=bundles)
-        options = {"num_cpus": arguments.cpus_per_process, "scheduling_strategy": strategy}
+        options = {"num_cpus": arguments.cpus_per_process, "num_gpus": gpus, "scheduling_strategy": strategy}
         ranks = [Rank.options(**options).remote() for _ in range(world)]
         host, port = ray.get(ranks[0].address.remote())
         nodes = ray.get([rank.node.remote() for rank in ranks])
@@ -100,6 +103,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-processes", type=int, required=True)
     parser.add_argument("--cpus-per-process", type=int, default=1)
+    parser.add_argument("--gpus-per-process", type=int, default=0)
     parser.add_argument("--max-restarts", type=int, default=0)
     parser.add_argument("--placement-timeout", type=float, default=300, help="seconds")
     parser.add_argument("--program", default="gene-bert")

@@ -16,9 +16,9 @@
 //! | 1 | [`vocab`] ∘ | genes and phenotype values ↔ frozen ids |
 //! | 1 | [`store`] ∘ | the other cell sources behind [`cell::CellSource`] |
 //! | 1 | [`kernels`] | the fused operations of a training step; the only `unsafe` |
-//! | 1 | [`dist`] ∘ | several processes: collectives over existing engines, launching, liveness |
 //! | 1 | [`track`] ∘ | what a run reports to W&B, TensorBoard, MLflow, through a journal on disk |
 //! | 1 | [`classical`] ∘ | the simple methods that a model is compared with and looked at by |
+//! | 2 | [`dist`] | several processes: collectives over existing engines, launching, liveness |
 //! | 2 | [`parameters`] | named weights, their gradients, both on disk as safetensors |
 //! | 2 | [`tokenize`] ∘ | cell + vocabulary + settings → tokens |
 //! | 3 | [`model`] | GeneBERT: config, embeddings, blocks, heads, init, weights on disk |

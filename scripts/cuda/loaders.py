@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Static archives libcuda.a, libcublas.a, … whose functions open the real library when first called.
 
-    cargo metadata --format-version 1 --features cuda | scripts/cuda/loaders.py FOLDER
+    cargo metadata --format-version 1 --features nccl | scripts/cuda/loaders.py FOLDER
 
 With FOLDER first on the linker's path, a program that was written to be linked with CUDA's libraries
 needs none of them to start. Where one is missing, its functions return the code by which that library
@@ -18,13 +18,14 @@ import sys
 from pathlib import Path
 
 # Library: (module of cudarc that declares its functions, file that is opened, what is returned when
-# it is missing: no device, internal error, initialization failed, not initialized).
+# it is missing: no device, internal error, initialization failed, not initialized, system error).
 LIBRARIES = {
     "cuda": ("driver", "libcuda.so.1", 100),
     "nvrtc": ("nvrtc", "libnvrtc.so.13", 11),
     "curand": ("curand", "libcurand.so.10", 203),
     "cublas": ("cublas", "libcublas.so.13", 1),
     "cublasLt": ("cublaslt", "libcublasLt.so.13", 1),
+    "nccl": ("nccl", "libnccl.so.2", 2),
 }
 
 RESOLVER = """
@@ -79,7 +80,7 @@ def assembly(library: str, functions: list[str]) -> str:
 def archive(crate: Path, library: str, folder: Path) -> int:
     module, file, missing = LIBRARIES[library]
     declared = (crate / module / "sys" / "mod.rs").read_text()
-    functions = sorted(set(re.findall(r"pub unsafe fn ((?:cu|nvrtc)\w+)\(", declared)) - {"culib"})
+    functions = sorted(set(re.findall(r"pub unsafe fn ((?:cu|nccl|nvrtc)\w+)\(", declared)) - {"culib"})
     names = ", ".join(f'"{name}"' for name in functions)
     resolver, jumps = folder / f"{library}.c", folder / f"{library}_jumps.s"
     text = RESOLVER.format(names=names, library=library, file=file, missing=missing)

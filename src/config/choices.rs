@@ -117,13 +117,16 @@ pub enum Device {
     Auto,
     /// The CPU.
     Cpu,
+    /// A GPU: the first, or that of the process's number where several share a machine; refused by
+    /// `validate` where none can be used.
+    Gpu,
     /// A CUDA device by its number; refused by `validate` where it cannot be used.
     Cuda(usize),
 }
 
 /// A device name that is none.
 #[derive(Debug, thiserror::Error)]
-#[error("no device is called `{0}`: auto, cpu or cuda:N is expected")]
+#[error("no device is called `{0}`: auto, cpu, cuda or cuda:N is expected")]
 pub struct UnknownDevice(String);
 
 impl Device {
@@ -133,6 +136,7 @@ impl Device {
     /// It is a CUDA device that cannot be; the error says why.
     pub fn check(self) -> Result<(), NoGpu> {
         match self {
+            Self::Gpu => device::probe(0).map(|_| ()),
             Self::Cuda(number) => device::probe(number).map(|_| ()),
             Self::Auto | Self::Cpu => Ok(()),
         }
@@ -143,7 +147,7 @@ impl Device {
         match self {
             Self::Cpu => None,
             Self::Cuda(number) => device::probe(number).ok(),
-            Self::Auto => device::probe(0).ok(),
+            Self::Auto | Self::Gpu => device::probe(0).ok(),
         }
     }
 
@@ -156,7 +160,7 @@ impl Device {
         let cpu = || format!("Device: CPU, {} threads", rayon::current_num_threads());
         let number = match self {
             Self::Cpu => return Ok((candle_core::Device::Cpu, cpu())),
-            Self::Auto => 0,
+            Self::Auto | Self::Gpu => 0,
             Self::Cuda(number) => number,
         };
         match device::cuda(number, tf32) {
@@ -178,7 +182,7 @@ impl TryFrom<String> for Device {
         match name.as_str() {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
+            "cuda" => Ok(Self::Gpu),
             other => match other.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
                 Some(number) => Ok(Self::Cuda(number)),
                 None => Err(UnknownDevice(name)),
@@ -192,6 +196,7 @@ impl From<Device> for String {
         match device {
             Device::Auto => "auto".to_owned(),
             Device::Cpu => "cpu".to_owned(),
+            Device::Gpu => "cuda".to_owned(),
             Device::Cuda(number) => format!("cuda:{number}"),
         }
     }

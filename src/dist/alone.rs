@@ -1,6 +1,7 @@
 //! One process: every sum is its own.
 
 use super::{Collective, DistError, Wire};
+use crate::kernels::timed::Timed;
 
 /// The engine of a run in one process.
 #[derive(Debug, Clone, Copy, Default)]
@@ -15,12 +16,12 @@ impl Collective for Alone {
         1
     }
 
-    fn all_reduce(&mut self, _: &mut [f32], _: Wire) -> Result<(), DistError> {
-        Ok(())
+    fn sum(&mut self, values: Timed, _: Wire) -> Result<Timed, DistError> {
+        Ok(values)
     }
 
-    fn all_gather(&mut self, own: &[f32], _: &[usize]) -> Result<Vec<f32>, DistError> {
-        Ok(own.to_vec())
+    fn join(&mut self, all: Timed, _: &[usize]) -> Result<Timed, DistError> {
+        Ok(all)
     }
 
     fn broadcast(&mut self, message: Vec<u8>) -> Result<Vec<u8>, DistError> {
@@ -32,6 +33,10 @@ impl Collective for Alone {
     }
 
     fn barrier(&mut self) -> Result<(), DistError> {
+        Ok(())
+    }
+
+    fn close(self) -> Result<(), DistError> {
         Ok(())
     }
 }

@@ -6,15 +6,25 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum DistError {
-    /// Several processes were asked for, and this build has no engine.
-    #[error(
-        "{asked}, but this build trains in one process only\nhint: build one with MPI: install Open \
-         MPI or MPICH with its headers and libclang (Debian: libopenmpi-dev openmpi-bin libclang-dev, \
-         or mpich libmpich-dev libclang-dev), then `cargo install --path . --features mpi`"
-    )]
+    /// Several processes were asked for, and this build has no engine for where they compute.
+    #[error("{asked}, but this build trains on {device} in one process only\nhint: {hint}")]
     NoEngine {
         /// What asked for them.
         asked: String,
+        /// CPUs or GPUs.
+        device: &'static str,
+        /// How to get one.
+        hint: &'static str,
+    },
+    /// Nobody has told where the ranks meet.
+    #[error(
+        "{told_by} tells this rank, but nobody where rank 0 is\nhint: set MASTER_ADDR (its host) and \
+         MASTER_PORT (a free port there), the same for all ranks; `gene-bert launch`, torchrun and \
+         PyTorchJob set them"
+    )]
+    NoMaster {
+        /// The variable that told the rank.
+        told_by: &'static str,
     },
     /// An environment variable of a starter of processes that cannot be used.
     #[error(
@@ -51,6 +61,9 @@ pub enum DistError {
         /// What it says.
         problem: String,
     },
+    /// A tensor cannot be read or written, or its device fails.
+    #[error(transparent)]
+    Tensor(#[from] candle_core::Error),
     /// The engine's thread has ended.
     #[error("the processes of the run are no longer connected")]
     Ended,
@@ -88,4 +101,28 @@ pub enum DistError {
         /// The system's own words.
         source: io::Error,
     },
+}
+
+impl DistError {
+    /// There is no MPI.
+    pub fn no_mpi(asked: String) -> Self {
+        Self::NoEngine {
+            asked,
+            device: "CPUs",
+            hint: "build one with MPI: install Open MPI or MPICH with its headers and libclang \
+                   (Debian: libopenmpi-dev openmpi-bin libclang-dev, or mpich libmpich-dev \
+                   libclang-dev), then `cargo install --path . --features mpi`\n\
+                   hint: on GPUs, one process each: --features nccl",
+        }
+    }
+
+    /// There is no NCCL.
+    pub fn no_nccl(asked: String) -> Self {
+        Self::NoEngine {
+            asked,
+            device: "GPUs",
+            hint: "build one with NCCL: eval \"$(scripts/cuda-toolkit)\" && cargo install --path . \
+                   --features nccl; or compute on the CPU: --device cpu",
+        }
+    }
 }

@@ -1,23 +1,28 @@
 //! The ranks of a run as training sees them: an engine on a thread of its own.
 //!
-//! Jobs are done in the order in which they are given, which must be the same on all ranks. A sum
-//! is started with [`Group::sum`] ([`Group::join`] likewise) and fetched later, so that the next gradients are computed while
-//! the last ones travel; the other calls wait.
+//! Jobs are done in the order in which they are given, which must be the same on all ranks. A sum is
+//! started with [`Group::sum`] ([`Group::join`] likewise) and fetched later, so that the next
+//! gradients are computed while the last ones travel; the other calls wait. Values stay where they
+//! are: on a GPU a sum that has been fetched is one that later work of the device waits for.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, JoinHandle};
 
-use super::{Alone, Collective, DistError, Wire};
+use candle_core::{DType, Tensor};
+
+use super::{Alone, Collective, DistError, Wire, places};
+use crate::kernels::timed::Timed;
 
 type Done<T> = Sender<Result<T, DistError>>;
 
 enum Job {
-    Sum(Vec<f32>, Wire, Done<Vec<f32>>),
-    Join(Vec<f32>, Vec<usize>, Done<Vec<f32>>),
+    Sum(Timed, Wire, Done<Timed>),
+    Join(Timed, Vec<usize>, Done<Timed>),
     Broadcast(Vec<u8>, Done<Vec<u8>>),
     Gather(Vec<u8>, Done<Vec<Vec<u8>>>),
     Barrier(Done<()>),
+    Close,
 }
 
 /// The ranks of a run.
@@ -27,16 +32,28 @@ pub struct Group {
     engine: Mutex<Option<(Sender<Job>, JoinHandle<()>)>>,
 }
 
-/// A result that is on its way.
+/// Values that are on their way.
 #[must_use]
-pub struct Pending<T>(Receiver<Result<T, DistError>>);
+pub struct Travelling {
+    pending: Pending<Timed>,
+    dtype: DType,
+}
 
-impl<T> Pending<T> {
-    /// Waits for it.
+impl Travelling {
+    /// Waits until they may be used; on a GPU it is the device's next work that waits.
     ///
     /// # Errors
     /// The engine's.
-    pub fn wait(self) -> Result<T, DistError> {
+    pub fn wait(self) -> Result<Tensor, DistError> {
+        let arrived = self.pending.wait()?.into_tensor()?;
+        Ok(arrived.to_dtype(self.dtype)?)
+    }
+}
+
+struct Pending<T>(Receiver<Result<T, DistError>>);
+
+impl<T> Pending<T> {
+    fn wait(self) -> Result<T, DistError> {
         self.0.recv().map_err(|_| DistError::Ended)?
     }
 }
@@ -63,7 +80,12 @@ impl Group {
         let work = move || match open() {
             Ok(mut engine) => {
                 let _ = tell.send(Ok((engine.rank(), engine.world())));
-                inbox.into_iter().for_each(|job| act(&mut engine, job));
+                for job in inbox {
+                    match job {
+                        Job::Close => return drop(engine.close()),
+                        job => act(&mut engine, job),
+                    }
+                }
             }
             Err(error) => drop(tell.send(Err(error))),
         };
@@ -90,14 +112,45 @@ impl Group {
         self.world
     }
 
-    /// Starts to sum `values` over all ranks.
-    pub fn sum(&self, values: Vec<f32>, wire: Wire) -> Pending<Vec<f32>> {
-        self.give(|done| Job::Sum(values, wire, done))
+    /// Starts to sum `values` [N] over all ranks, in place where they have their type on the way.
+    ///
+    /// # Errors
+    /// The device fails.
+    pub fn sum(&self, values: Tensor, wire: Wire) -> Result<Travelling, DistError> {
+        let dtype = values.dtype();
+        let rounds = wire == Wire::Bf16 && dtype == DType::F32 && !values.device().is_cpu();
+        let values = match rounds {
+            true => values.to_dtype(DType::BF16)?,
+            false => values,
+        };
+        let values = Timed::now(values)?;
+        let pending = self.give(|done| Job::Sum(values, wire, done));
+        Ok(Travelling { pending, dtype })
     }
 
     /// Starts to put the values of all ranks together, by rank: `counts` of each.
-    pub fn join(&self, own: Vec<f32>, counts: Vec<usize>) -> Pending<Vec<f32>> {
-        self.give(|done| Job::Join(own, counts, done))
+    ///
+    /// # Errors
+    /// The device fails; `own` is not as long as its count.
+    pub fn join(&self, own: &Tensor, counts: Vec<usize>) -> Result<Travelling, DistError> {
+        let dtype = own.dtype();
+        let total: usize = counts.iter().sum();
+        let all = Tensor::zeros(total, dtype, own.device())?;
+        let place = places(&counts, self.rank);
+        if own.dims() != [place.len()] {
+            let problem = format!(
+                "{:?} values where {} were announced",
+                own.shape(),
+                place.len()
+            );
+            return Err(candle_core::Error::Msg(problem).into());
+        }
+        if !place.is_empty() {
+            all.slice_set(own, 0, place.start)?;
+        }
+        let all = Timed::now(all)?;
+        let pending = self.give(|done| Job::Join(all, counts, done));
+        Ok(Travelling { pending, dtype })
     }
 
     /// The message of rank 0.
@@ -141,7 +194,7 @@ impl Group {
     pub fn close(&self) {
         let engine = self.engine().take();
         if let Some((jobs, thread)) = engine {
-            drop(jobs);
+            let _ = jobs.send(Job::Close);
             let _ = thread.join();
         }
     }
@@ -160,14 +213,12 @@ impl std::fmt::Debug for Group {
 /// Who gave the job up may be gone: then nobody is told.
 fn act(engine: &mut impl Collective, job: Job) {
     match job {
-        Job::Sum(mut values, wire, done) => {
-            let sum = engine.all_reduce(&mut values, wire).map(|()| values);
-            drop(done.send(sum));
-        }
-        Job::Join(own, counts, done) => drop(done.send(engine.all_gather(&own, &counts))),
+        Job::Sum(values, wire, done) => drop(done.send(engine.sum(values, wire))),
+        Job::Join(all, counts, done) => drop(done.send(engine.join(all, &counts))),
         Job::Broadcast(message, done) => drop(done.send(engine.broadcast(message))),
         Job::Gather(message, done) => drop(done.send(engine.gather(&message))),
         Job::Barrier(done) => drop(done.send(engine.barrier())),
+        Job::Close => {}
     }
 }
 
@@ -175,15 +226,20 @@ fn act(engine: &mut impl Collective, job: Job) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::buffers::from_vec;
 
     #[test]
     fn one_process_sums_to_itself_and_an_engine_that_cannot_start_says_why() {
         let alone = Group::alone();
-        assert_eq!(
-            alone.sum(vec![1.0, 2.0], Wire::F32).wait().unwrap(),
-            [1.0, 2.0]
-        );
-        assert_eq!(alone.join(vec![3.0], vec![1]).wait().unwrap(), [3.0]);
+        let values = from_vec(vec![1.0, 2.0], 2).unwrap();
+        for arrived in [
+            alone.sum(values.clone(), Wire::Bf16),
+            alone.join(&values, vec![2]),
+        ] {
+            let arrived = arrived.unwrap().wait().unwrap();
+            assert_eq!(arrived.to_vec1::<f32>().unwrap(), [1.0, 2.0]);
+        }
+        assert!(alone.join(&values, vec![3]).is_err());
         assert_eq!(alone.gather(vec![7]).unwrap(), [[7]]);
         assert_eq!(alone.broadcast(vec![8]).unwrap(), [8]);
         alone.barrier().unwrap();
@@ -193,7 +249,7 @@ mod tests {
         threaded.close();
         assert_eq!(threaded.gather(vec![7]).unwrap(), [[7]]);
         let asked = "WORLD_SIZE=2".to_owned();
-        let failed = Group::new::<Alone>(|| Err(DistError::NoEngine { asked }));
+        let failed = Group::new::<Alone>(|| Err(DistError::no_mpi(asked)));
         assert!(failed.unwrap_err().to_string().contains("--features mpi"));
     }
 }

@@ -12,7 +12,9 @@ use ::mpi::traits::{Communicator, CommunicatorCollectives, Root};
 use ::mpi::{Count, Threading};
 
 use super::place::Place;
-use super::{Collective, DistError, Wire, bf16};
+use super::{Collective, DistError, Wire, bf16, places};
+use crate::buffers;
+use crate::kernels::timed::Timed;
 
 /// The program's MPI world; finalised when dropped.
 pub struct Mpi {
@@ -84,6 +86,13 @@ impl Mpi {
         })
     }
 
+    fn sum_f32(&mut self, values: &mut [f32]) {
+        self.spare.resize(values.len(), 0.0);
+        let sum = SystemOperation::sum();
+        self.world.all_reduce_into(values, &mut self.spare[..], sum);
+        values.copy_from_slice(&self.spare);
+    }
+
     fn sum_bf16(&mut self, values: &mut [f32]) {
         let part = values.len().div_ceil(self.world()); // of one rank
         let mut mine: Vec<u16> = values.iter().map(|&value| bf16::from_f32(value)).collect();
@@ -111,23 +120,22 @@ impl Collective for Mpi {
         self.world.size() as usize
     }
 
-    fn all_reduce(&mut self, values: &mut [f32], wire: Wire) -> Result<(), DistError> {
-        if wire == Wire::Bf16 {
-            self.sum_bf16(values);
-            return Ok(());
-        }
-        self.spare.resize(values.len(), 0.0);
-        let sum = SystemOperation::sum();
-        self.world.all_reduce_into(values, &mut self.spare[..], sum);
-        values.copy_from_slice(&self.spare);
-        Ok(())
+    fn sum(&mut self, values: Timed, wire: Wire) -> Result<Timed, DistError> {
+        buffers::write(values.tensor(), |values| match wire {
+            Wire::F32 => self.sum_f32(values),
+            Wire::Bf16 => self.sum_bf16(values),
+        })?;
+        Ok(values)
     }
 
-    fn all_gather(&mut self, own: &[f32], counts: &[usize]) -> Result<Vec<f32>, DistError> {
-        let (counts, places, total) = parts(counts.iter().copied())?;
-        let mut all = vec![0.0; total];
-        let mut parts = PartitionMut::new(&mut all[..], &counts[..], &places[..]);
-        self.world.all_gather_varcount_into(own, &mut parts);
+    fn join(&mut self, all: Timed, counts: &[usize]) -> Result<Timed, DistError> {
+        let own = places(counts, self.rank());
+        let (counts, starts, _) = parts(counts.iter().copied())?;
+        buffers::write(all.tensor(), |all| {
+            let own = all[own].to_vec();
+            let mut parts = PartitionMut::new(all, &counts[..], &starts[..]);
+            self.world.all_gather_varcount_into(&own[..], &mut parts);
+        })?;
         Ok(all)
     }
 
@@ -161,6 +169,11 @@ impl Collective for Mpi {
 
     fn barrier(&mut self) -> Result<(), DistError> {
         self.world.barrier();
+        Ok(())
+    }
+
+    /// Dropping the universe ends MPI.
+    fn close(self) -> Result<(), DistError> {
         Ok(())
     }
 }

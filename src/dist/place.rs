@@ -7,7 +7,8 @@
 //! | MPICH's mpirun, srun `--mpi=pmi2` | `PMI_RANK`, `PMI_SIZE`, `MPI_LOCALRANKID`, `MPI_LOCALNRANKS` | mpirun or srun tells |
 //! | srun | `SLURM_PROCID`, `SLURM_STEP_NUM_TASKS`, `SLURM_LOCALID` | as above with `MASTER_ADDR`, else srun tells |
 //!
-//! The starter of the library itself wins over the others' variables.
+//! The starter of the library itself wins over the others' variables. What it tells is for MPI: ranks
+//! on GPUs always meet at `MASTER_ADDR:MASTER_PORT`, whoever started them.
 
 use std::collections::BTreeMap;
 
@@ -27,8 +28,10 @@ pub struct Place {
     pub local_rank: usize,
     /// Processes of its machine, where known.
     pub local_world: Option<usize>,
-    /// Host and port of rank 0, where the ranks find one another by them.
+    /// Host and port of rank 0, where the ranks of MPI find one another by them.
     pub master: Option<(String, u16)>,
+    /// The same, whatever MPI does, where somebody has told them.
+    pub meeting: Option<(String, u16)>,
     /// The variable that told the rank.
     pub told_by: &'static str,
 }
@@ -69,8 +72,9 @@ impl Place {
         ];
         for (names, by_master) in starters {
             if let Some(mut place) = of_starter(variables, names)? {
+                place.meeting = master(variables, names == TORCH)?;
                 if by_master {
-                    place.master = master(variables, names == TORCH)?;
+                    place.master.clone_from(&place.meeting);
                 }
                 return Ok((place.world > 1).then_some(place));
             }
@@ -103,6 +107,7 @@ fn of_starter(
         local_rank: parsed(local_rank).unwrap_or(rank),
         local_world: parsed(local_world),
         master: None,
+        meeting: None,
         told_by: rank_name,
     }))
 }
@@ -181,6 +186,9 @@ mod tests {
             "its own starter wins"
         );
         assert_eq!(place("PMI_RANK=1 PMI_SIZE=3"), (1, 3, 1, None, None));
+        let told = read(&format!("{open_mpi} MASTER_ADDR=a MASTER_PORT=7"));
+        let told = told.unwrap().unwrap();
+        assert_eq!((told.master, told.meeting), (None, at(7)));
         let slurm =
             "SLURM_PROCID=5 SLURM_STEP_NUM_TASKS=8 SLURM_LOCALID=1 SLURM_STEP_TASKS_PER_NODE=4(x2)";
         assert_eq!(place(slurm), (5, 8, 1, None, None));

@@ -1,7 +1,7 @@
 //! Starts the ranks of a run on this machine and watches them until all have ended.
 //!
-//! With MPICH each rank is started here, told its place by the variables that [`super::place`]
-//! reads; with Open MPI its mpirun does it. Ctrl-C and SIGTERM are passed on once, as SIGTERM, on
+//! With MPICH and on GPUs each rank is started here, told its place by the variables that
+//! [`super::place`] reads; with Open MPI its mpirun does it. Ctrl-C and SIGTERM are passed on once, as SIGTERM, on
 //! which the ranks save and end. Once a rank has failed the others end of themselves (see
 //! [`super::pulse`]); those that cannot (a stopped one) are killed.
 
@@ -56,20 +56,30 @@ pub enum Starter {
 }
 
 impl Starter {
-    /// That of the engine which this program was built with.
+    /// That of the engine for ranks that compute on GPUs, or on CPUs.
     ///
     /// # Errors
-    /// There is none.
-    pub fn of_this_build() -> Result<Self, DistError> {
-        #[cfg(feature = "mpi")]
-        return Ok(match super::mpi::speaks_pmi() {
+    /// This program was built without it.
+    pub fn of_ranks(on_gpus: bool) -> Result<Self, DistError> {
+        let asked = "`gene-bert launch` starts several processes".to_owned();
+        match on_gpus {
+            true if cfg!(feature = "nccl") => Ok(Self::Own),
+            true => Err(DistError::no_nccl(asked)),
+            false => Self::of_mpi(asked),
+        }
+    }
+
+    #[cfg(feature = "mpi")]
+    fn of_mpi(_: String) -> Result<Self, DistError> {
+        Ok(match super::mpi::speaks_pmi() {
             true => Self::Own,
             false => Self::Mpirun,
-        });
-        #[cfg(not(feature = "mpi"))]
-        Err(DistError::NoEngine {
-            asked: "`gene-bert launch` starts several processes".to_owned(),
         })
+    }
+
+    #[cfg(not(feature = "mpi"))]
+    fn of_mpi(asked: String) -> Result<Self, DistError> {
+        Err(DistError::no_mpi(asked))
     }
 }
 

@@ -9,13 +9,14 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
 use super::DistError;
+use super::mail::{Line, Mail};
 use super::pmi::Table;
 
 /// Exit code of a process whose run has lost another one.
@@ -36,6 +37,8 @@ const GRACE: Duration = Duration::from_secs(1);
 enum Word {
     /// Whose connection this is.
     Hello { rank: usize },
+    /// The same of one that is for other messages.
+    Mail { rank: usize },
     /// Alive, at this step.
     Beat { step: u64 },
     /// An error has ended this rank.
@@ -66,6 +69,9 @@ struct Shared {
     peers: Mutex<Vec<Peer>>,
     /// Where faults are said, if not on standard error.
     voice: Mutex<Option<std::fs::File>>,
+    /// Connections for other messages that have come to rank 0.
+    mail: Mutex<Vec<(usize, Line)>>,
+    mail_came: Condvar,
 }
 
 impl std::fmt::Debug for Pulse {
@@ -131,6 +137,37 @@ impl Pulse {
         Ok(Self(shared))
     }
 
+    /// Rank 0's connections for other messages: waits for those of all the others. A rank that does
+    /// not come is lost.
+    pub fn mail_of_first(&self, world: usize) -> Mail {
+        let shared = &self.0;
+        let mut here = shared.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        while here.len() + 1 < world {
+            let came = shared.mail_came.wait(here);
+            here = came.unwrap_or_else(PoisonError::into_inner);
+        }
+        let mut lines = std::mem::take(&mut *here);
+        lines.sort_by_key(|(rank, _)| *rank);
+        let lines = lines.into_iter().map(|(_, line)| line);
+        Mail::new(0, lines.collect(), 2 * shared.limit)
+    }
+
+    /// Another rank's connection for other messages, to rank 0 at `address`.
+    ///
+    /// # Errors
+    /// Rank 0 does not answer any more.
+    pub fn mail_of_other(&self, address: &str) -> Result<Mail, DistError> {
+        let Shared { rank, limit, .. } = *self.0;
+        let stream = connect(&[address.to_owned()]).map_err(|source| DistError::Unreachable {
+            rank,
+            address: address.to_owned(),
+            seconds: 2 * BEAT.as_secs(),
+            source,
+        })?;
+        say(&stream, &Word::Mail { rank });
+        Ok(Mail::new(rank, vec![Line::new(stream)], 2 * limit))
+    }
+
     /// Says at which step this rank is.
     pub fn at_step(&self, step: u64) {
         self.0.step.store(step, Ordering::Relaxed);
@@ -158,6 +195,15 @@ impl Pulse {
         }
         drop(peers);
         self.0.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends the process some seconds from now if it has not ended by itself: an engine that waits for
+    /// another rank may keep it from that.
+    pub fn end_soon(&self) {
+        let _ = spawn("end", || {
+            thread::sleep(10 * GRACE);
+            std::process::abort();
+        });
     }
 
     /// Parts from the others, who have all finished: a connection that closes is no fault any more.
@@ -189,6 +235,8 @@ impl Shared {
             leaving: AtomicBool::new(false),
             peers: Mutex::new((0..num_peers).map(|_| Peer::default()).collect()),
             voice: Mutex::new(None),
+            mail: Mutex::default(),
+            mail_came: Condvar::new(),
         })
     }
 
@@ -308,8 +356,15 @@ fn receive(shared: &Shared, table: &Table, stream: TcpStream) {
         let _ = table.serve(line, reading, stream);
         return;
     }
-    let Ok(Word::Hello { rank }) = serde_json::from_str(&line) else {
-        return;
+    let rank = match serde_json::from_str(&line) {
+        Ok(Word::Hello { rank }) => rank,
+        Ok(Word::Mail { rank }) => {
+            let mut mail = shared.mail.lock().unwrap_or_else(PoisonError::into_inner);
+            mail.push((rank, reading));
+            shared.mail_came.notify_all();
+            return;
+        }
+        _ => return,
     };
     match shared.peers().get_mut(rank) {
         Some(peer) => peer.here(&stream),
@@ -339,7 +394,7 @@ fn listen(shared: &Shared, from: usize, reading: BufReader<TcpStream>) {
                 }
                 shared.end(&why, code, false);
             }
-            Ok(Word::Hello { .. } | Word::Beat { .. }) | Err(_) => {}
+            Ok(Word::Hello { .. } | Word::Mail { .. } | Word::Beat { .. }) | Err(_) => {}
         }
     }
     if let Some(peer) = shared.peers().get_mut(from) {

@@ -1,6 +1,6 @@
 //! All that a training process has of the others: the engine, the pulse, its place.
 
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "nccl"))]
 use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
@@ -9,12 +9,25 @@ use super::place::Place;
 use super::pulse::Pulse;
 use super::{DistError, Group};
 
+/// What sums over the ranks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Engine {
+    /// MPI, between CPUs.
+    Mpi,
+    /// NCCL, between GPUs; this process has the one of this number.
+    Nccl {
+        /// The number.
+        gpu: usize,
+    },
+}
+
 /// This process among those of its run.
 #[derive(Debug)]
 pub struct Ranks {
     group: Group,
     pulse: Option<Pulse>,
     place: Option<Place>,
+    gpu: Option<usize>,
 }
 
 impl Ranks {
@@ -29,19 +42,19 @@ impl Ranks {
             group,
             pulse: None,
             place: None,
+            gpu: None,
         }
     }
 
-    /// The ranks that the environment tells of; one process where it tells of none. With MPICH and
-    /// without its starter the process begins anew, with the variables by which MPICH finds its own.
+    /// This rank and the others of `place`. With MPICH and without its starter the process begins
+    /// anew, with the variables by which MPICH finds its own.
     ///
     /// # Errors
-    /// Variables that make no sense; a build without an engine; ranks that do not find one another
-    /// within `limit`.
-    pub fn join(limit: Duration) -> Result<Self, DistError> {
-        match Place::from_environment()? {
-            Some(place) => join(place, limit),
-            None => Ok(Self::alone()),
+    /// A build without this engine; ranks that do not find one another within `limit`.
+    pub fn join(place: Place, engine: Engine, limit: Duration) -> Result<Self, DistError> {
+        match engine {
+            Engine::Mpi => join_by_mpi(place, limit),
+            Engine::Nccl { gpu } => join_by_nccl(place, gpu, limit),
         }
     }
 
@@ -58,6 +71,11 @@ impl Ranks {
     /// Whether this is the process that writes and prints.
     pub fn is_first(&self) -> bool {
         self.rank() == 0
+    }
+
+    /// The device of this rank, where the ranks sum on GPUs.
+    pub fn gpu(&self) -> Option<usize> {
+        self.gpu
     }
 
     /// The collectives.
@@ -97,7 +115,12 @@ impl Ranks {
     /// Parts from the others: in good order if the run went well, else with the reason.
     pub fn leave(&self, failure: Option<&str>) {
         match (failure, &self.pulse) {
-            (Some(why), Some(pulse)) => pulse.failed(why),
+            (Some(why), Some(pulse)) => {
+                pulse.failed(why);
+                if self.gpu.is_some() {
+                    pulse.end_soon();
+                }
+            }
             (Some(_), None) => {}
             (None, pulse) => {
                 // What keeps a rank from this shows as a fault on the others.
@@ -111,15 +134,49 @@ impl Ranks {
     }
 }
 
-#[cfg(not(feature = "mpi"))]
-fn join(place: Place, _: Duration) -> Result<Ranks, DistError> {
+#[cfg(any(not(feature = "mpi"), not(feature = "nccl")))]
+fn asked_by(place: &Place) -> String {
     let Place { world, told_by, .. } = place;
-    let asked = format!("the environment ({told_by}) says that this is one of {world} processes");
-    Err(DistError::NoEngine { asked })
+    format!("the environment ({told_by}) says that this is one of {world} processes")
+}
+
+#[cfg(not(feature = "nccl"))]
+fn join_by_nccl(place: Place, _: usize, _: Duration) -> Result<Ranks, DistError> {
+    Err(DistError::no_nccl(asked_by(&place)))
+}
+
+#[cfg(feature = "nccl")]
+fn join_by_nccl(place: Place, gpu: usize, limit: Duration) -> Result<Ranks, DistError> {
+    use super::nccl::Nccl;
+
+    let Some(address) = place.meeting.clone() else {
+        let told_by = place.told_by;
+        return Err(DistError::NoMaster { told_by });
+    };
+    let pulse = meet(&place, &address, limit)?;
+    let mail = match place.rank {
+        0 => pulse.mail_of_first(place.world),
+        _ => pulse.mail_of_other(&format!("{}:{}", address.0, address.1))?,
+    };
+    let own = place.clone();
+    let group = Group::new(move || Nccl::open(&own, gpu, mail));
+    // The others wait for this one, and cannot know why.
+    let group = group.inspect_err(|error| pulse.failed(&error.to_string()))?;
+    Ok(Ranks {
+        group,
+        pulse: Some(pulse),
+        place: Some(place),
+        gpu: Some(gpu),
+    })
+}
+
+#[cfg(not(feature = "mpi"))]
+fn join_by_mpi(place: Place, _: Duration) -> Result<Ranks, DistError> {
+    Err(DistError::no_mpi(asked_by(&place)))
 }
 
 #[cfg(feature = "mpi")]
-fn join(place: Place, limit: Duration) -> Result<Ranks, DistError> {
+fn join_by_mpi(place: Place, limit: Duration) -> Result<Ranks, DistError> {
     use super::mpi::{self, Mpi};
 
     let master = place.master.clone();
@@ -139,11 +196,12 @@ fn join(place: Place, limit: Duration) -> Result<Ranks, DistError> {
         group,
         pulse,
         place: Some(place),
+        gpu: None,
     })
 }
 
 /// Rank 0 opens the port at which the others have been told to look for it.
-#[cfg(feature = "mpi")]
+#[cfg(any(feature = "mpi", feature = "nccl"))]
 fn meet(place: &Place, (host, port): &(String, u16), limit: Duration) -> Result<Pulse, DistError> {
     if place.rank > 0 {
         return Pulse::other(place.rank, &[format!("{host}:{port}")], limit);

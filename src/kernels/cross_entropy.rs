@@ -6,7 +6,7 @@
 //! ([`Spread`]). The caller divides the sum by the number of rows, or by the sum of `w[y]` where
 //! there are weights ([`Loss::weight`] is either).
 
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::profile::span;
@@ -93,6 +93,20 @@ pub fn forward_backward(
     })?;
     let loss = row.total(losses, labels);
     Ok((Number::Here(loss.sum), loss.weight, logits))
+}
+
+/// The losses of several batches together, on the device that computes them; no GPU is waited for.
+///
+/// # Errors
+/// The device fails.
+pub fn sum_of_losses(losses: &[Number], device: &Device) -> Result<Number> {
+    #[cfg(feature = "cuda")]
+    if device.is_cuda() {
+        return super::cuda::sum_of_losses(losses, device).map(Number::There);
+    }
+    let _ = device;
+    let losses = losses.iter().map(Number::wait);
+    Ok(Number::Here(losses.sum::<Result<f64>>()?))
 }
 
 vectorized! {

@@ -83,6 +83,14 @@ pub fn cuda(number: usize, tf32: bool) -> Result<(Device, Gpu), NoGpu> {
     Ok((device, gpu))
 }
 
+/// How many CUDA devices there are; none in a build without CUDA.
+pub fn count() -> usize {
+    #[cfg(feature = "cuda")]
+    return found::count();
+    #[cfg(not(feature = "cuda"))]
+    0
+}
+
 /// Bytes of a GPU's memory that nobody has taken; `None` for the CPU.
 pub fn free_bytes(device: &Device) -> Option<u64> {
     #[cfg(feature = "cuda")]
@@ -104,6 +112,9 @@ pub fn most_bytes(device: &Device) -> Option<u64> {
         None
     }
 }
+
+#[cfg(feature = "nccl")]
+pub(super) use found::opens;
 
 #[cfg(feature = "cuda")]
 mod found {
@@ -168,12 +179,20 @@ mod found {
         })
     }
 
+    pub(super) fn count() -> usize {
+        if !opens(DRIVER) || result::init().is_err() {
+            return 0;
+        }
+        let count = result::device::get_count().map(usize::try_from);
+        count.map_or(0, |count| count.unwrap_or(0))
+    }
+
     /// Opens a device with a stream of its own, in which all of its work goes in order, whichever
     /// thread asks for it. Memory that is freed stays with the program.
     pub(super) fn open(number: usize, tf32: bool) -> candle_core::Result<Device> {
         let device = Device::new_cuda_with_stream(number)?;
         let cuda = device.as_cuda_device()?;
-        // SAFETY: of one stream no work has to wait for that of another.
+        // SAFETY: all of candle's work is in one stream; `timed` orders it beside others.
         unsafe { cuda.disable_event_tracking() };
         let mut most = u64::MAX;
         let threshold = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
@@ -217,7 +236,7 @@ mod found {
     }
 
     /// Whether the system's loader finds `library`; it stays loaded.
-    fn opens(library: &CStr) -> bool {
+    pub(in crate::kernels) fn opens(library: &CStr) -> bool {
         // SAFETY: the name ends in a zero; a CUDA library may be loaded at any time.
         let handle = unsafe { libc::dlopen(library.as_ptr(), libc::RTLD_NOW | libc::RTLD_GLOBAL) };
         !handle.is_null()

@@ -48,3 +48,7 @@ pub mod rows;
 mod simd;
 #[cfg(test)]
 mod testing;
+pub mod timed;
+
+#[cfg(feature = "nccl")]
+pub use cuda::nccl;

@@ -84,6 +84,7 @@ impl GeneBertConfig {
     pub fn training_bytes_on_gpu(
         &self,
         num_weights: u64,
+        sharers: u64,
         train: BatchSize,
         eval: Option<BatchSize>,
     ) -> TrainingBytes {
@@ -95,7 +96,7 @@ impl GeneBertConfig {
             precision: Precision::F32,
             ..self.clone()
         };
-        let wide = wide.training_bytes(num_weights, 1, train, eval);
+        let wide = wide.training_bytes(num_weights, sharers, train, eval);
         let of_batch = |bytes: u64| (bytes as f64 * share) as u64;
         let largest = self.hidden_size * self.intermediate_size.max(self.vocab_size);
         TrainingBytes {
@@ -269,7 +270,7 @@ mod tests {
                 accumulates: false,
                 first_tokens: false,
             };
-            let bytes = config.training_bytes_on_gpu(50_000_000, size, None);
+            let bytes = config.training_bytes_on_gpu(50_000_000, 1, size, None);
             assert_eq!(bytes.saving, 0);
             bytes.step
         };

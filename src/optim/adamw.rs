@@ -129,7 +129,11 @@ impl AdamW {
         let entry = |(index, (name, var)): (usize, (&str, &candle_core::Var))| {
             let rows = division.rows(index, rank);
             let weights = var.as_detached_tensor().narrow(0, rows.start, rows.len())?;
-            let zeros = || Tensor::zeros(weights.dims(), DType::F32, var.device());
+            let zeros = || match rows.is_empty() {
+                // A GPU has no memory of no bytes.
+                true => Ok(weights.clone()),
+                false => Tensor::zeros(weights.dims(), DType::F32, var.device()),
+            };
             Ok(Entry {
                 name: name.to_owned(),
                 shape: var.dims().to_vec(),
@@ -396,6 +400,9 @@ impl AdamW {
             });
         };
         for (name, index, to) in self.moments() {
+            if to.elem_count() == 0 {
+                continue;
+            }
             if let Some(from) = archive.read(&name)? {
                 let from = self.entries[index].part_of(&from)?;
                 buffers::fill(to, &buffers::read::<f32>(&from)?)?;

@@ -130,33 +130,29 @@ impl Gradients {
         (self.num_weights(index) / width.max(1), width)
     }
 
-    /// Adds the gradient of parameter `index` to the end of `to`; zeros where there is none.
+    /// The gradient of parameter `index` as a tensor of one dimension; zeros where there is none.
     ///
     /// # Errors
-    /// A tensor cannot be read.
-    pub fn append_dense(&self, index: usize, to: &mut Vec<f32>) -> Result<()> {
+    /// A tensor cannot be made.
+    pub fn flat(&self, index: usize) -> Result<Tensor> {
         match &self.entries[index] {
-            None => to.resize(to.len() + self.num_weights(index), 0.0),
-            Some(Gradient::Dense(tensor)) => {
-                to.extend_from_slice(&buffers::read::<f32>(&buffers::to_host(tensor)?)?);
-            }
+            None => zeros(&[self.num_weights(index)], &self.device),
+            Some(Gradient::Dense(tensor)) => tensor.flatten_all(),
             Some(Gradient::Rows(rows)) => {
-                let dense = spread(rows, &self.shapes[index], &self.device)?;
-                to.extend_from_slice(&buffers::read::<f32>(&buffers::to_host(&dense)?)?);
+                spread(rows, &self.shapes[index], &self.device)?.flatten_all()
             }
         }
-        Ok(())
     }
 
-    /// Replaces the gradient of parameter `index`.
+    /// Replaces the gradient of parameter `index` by `values`, of any shape with as many numbers,
+    /// which may be a part of a larger tensor; nothing may be added to it afterwards.
     ///
     /// # Errors
     /// The number of values is not that of the weights.
-    pub fn set_dense(&mut self, index: usize, values: &[f32]) -> Result<()> {
-        if let Some(Gradient::Dense(tensor)) = self.entries[index].take() {
-            self.spare[index] = Some(tensor);
-        }
-        self.dense(index)?.put(values)
+    pub fn set_dense(&mut self, index: usize, values: &Tensor) -> Result<()> {
+        let values = values.reshape(self.shapes[index].as_slice())?;
+        self.entries[index] = Some(Gradient::Dense(values));
+        Ok(())
     }
 
     /// Replaces the gradient of parameter `index` by one of some rows.

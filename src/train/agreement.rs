@@ -7,7 +7,7 @@ use anyhow::{Context, Result, bail};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::buffers::read;
+use crate::buffers::{read, to_host};
 use crate::config::RunConfig;
 use crate::dist::Ranks;
 use crate::loader::LoaderState;
@@ -46,7 +46,7 @@ impl Fingerprint {
         let mut weights = Sha256::new();
         for (name, var) in parameters.iter() {
             weights.update(name);
-            for value in &*read::<f32>(var.as_tensor())? {
+            for value in &*read::<f32>(&to_host(var.as_tensor())?)? {
                 weights.update(value.to_le_bytes());
             }
         }

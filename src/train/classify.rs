@@ -84,7 +84,7 @@ fn prepare(config: &RunConfig, asked: Asked<'_>, files: &Files) -> Result<Prepar
             set.display()
         );
     }
-    let mut start = Start::new(config, resume, files)?;
+    let mut start = Start::new(config, resume, files)?.on(asked.device(config));
     let classes = match resume {
         Some(checkpoint) => Classes::load(checkpoint)?.with_context(|| {
             format!(

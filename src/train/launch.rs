@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Result, bail};
 
 use super::checkpoint;
+use super::engine;
 use super::session::{self, run_folder};
 use crate::config::RunFlags;
 use crate::dist::processes::{self, Plan, Starter};
@@ -60,15 +61,16 @@ pub fn launch(plan: &Plan, flags: &RunFlags, max_restarts: u32) -> Result<()> {
             plan.num_machines
         );
     }
-    let starter = Starter::of_this_build()?;
+    let given = flags.resolve()?;
+    let starter = Starter::of_ranks(engine::is_on_gpus(given.device)?)?;
     if plan.num_machines > 1 && (starter == Starter::Mpirun || plan.master_port.is_none()) {
         bail!(
             "several machines need --master-addr and --master-port of the first one, and a build \
-             with MPICH\nhint: a build with Open MPI runs on several machines under its own mpirun, \
+             with MPICH or NCCL\nhint: a build with Open MPI runs on several machines under its own mpirun, \
              or srun --mpi=pmix"
         );
     }
-    let folder = run_folder(flags, &flags.resolve()?);
+    let folder = run_folder(flags, &given);
     processes::pass_signals_on()?;
     let mut plan = plan.clone();
     plan.log = folder.as_deref().map(|folder| session::log(folder, 0));

@@ -125,11 +125,7 @@ pub(super) fn settle(
     let lengths = Lengths::of(&data.lengths(config, SAMPLED_CELLS)?);
     let num_cells = data.train_cells.len(data.train.len());
     let most = usize::try_from(num_cells.max(1)).unwrap_or(usize::MAX);
-    let sharers = match config.shard_optimizer {
-        true => asked.ranks.world() as u64,
-        false => 1,
-    };
-    let needs = |batch: usize| footprint.needs(config, sharers, data, lengths, batch.min(most));
+    let needs = |batch: usize| footprint.needs(config, asked, data, lengths, batch.min(most));
     let batch_asked = config.per_device_train_batch_size;
     // Those that compute, and the readers of training and of evaluation cells.
     let threads = rayon::current_num_threads() + 2 * config.dataloader_num_workers + 1;
@@ -186,11 +182,10 @@ pub(super) fn settle(
 }
 
 impl Footprint<'_> {
-    /// `sharers`: the ranks that share the optimizer's state.
     fn needs(
         &self,
         config: &RunConfig,
-        sharers: u64,
+        asked: Asked<'_>,
         data: &Data,
         lengths: Lengths,
         batch: usize,
@@ -227,10 +222,17 @@ impl Footprint<'_> {
         });
         let num_weights = self.parameters.num_weights() as u64;
         let on_gpu = !self.parameters.device().is_cpu();
-        let model = match on_gpu {
-            false => (self.model).training_bytes(num_weights, sharers, train(batch), eval),
-            true => (self.model).training_bytes_on_gpu(num_weights, train(batch), eval),
+        let world = asked.ranks.world() as u64;
+        let sharers = if config.shard_optimizer { world } else { 1 };
+        let train = train(batch);
+        let mut model = match on_gpu {
+            false => (self.model).training_bytes(num_weights, sharers, train, eval),
+            true => (self.model).training_bytes_on_gpu(num_weights, sharers, train, eval),
         };
+        if on_gpu && world > 1 {
+            // Gradients on their way.
+            model.step += size_of::<f32>() as u64 * num_weights;
+        }
         Needs {
             on_gpu,
             model,

@@ -7,8 +7,8 @@
 //! [`checkpoint`] is what stands on disk, [`resume`] finds the settings of one.
 //! Progress, `metrics.jsonl`, the checkpoint schedule and early stopping are [`hooks`] of the loop;
 //! the loop knows none of them. Of several processes ([`crate::dist`]) each trains on its own batches:
-//! [`reduce`] sums their gradients, [`shard`] divides the optimizer's moments among them, [`agreement`]
-//! checks that all are about to do the same. Resuming is exact to the bit: all that a step depends on
+//! [`engine`] says over what, [`reduce`] sums their gradients, [`shard`] divides the optimizer's
+//! moments among them, [`agreement`] checks that all are about to do the same. Resuming is exact to the bit: all that a step depends on
 //! is its number, the place in the data, weights and moments.
 
 mod agreement;
@@ -21,6 +21,7 @@ pub mod classes;
 pub mod classify;
 pub mod data;
 mod divided;
+mod engine;
 pub mod evaluate;
 pub mod figures;
 mod gathered;

@@ -64,7 +64,7 @@ pub fn pretrain(config: &RunConfig, asked: Asked<'_>) -> Result<Outcome> {
 
 fn prepare(config: &RunConfig, asked: Asked<'_>, files: &Files) -> Result<Prepared> {
     let Asked { resume, ranks, .. } = asked;
-    let start = Start::new(config, resume, files)?;
+    let start = Start::new(config, resume, files)?.on(asked.device(config));
     let fresh = GeneBertForMaskedLM::init_parameters(&start.model_config, config.seed)?;
     let mut weights = start.weights(fresh, |_| true)?;
     let data = Data::bind(config, files, &start)?;

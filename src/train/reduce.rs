@@ -7,6 +7,10 @@
 //! that are accumulated are added up on each rank first. A table of which batches touch few rows
 //! travels as the rows that any rank touched. Sums, not means, are summed: the number of labels is
 //! summed with them, so that cells weigh the same on whichever rank they are.
+//!
+//! Buckets are tensors where the model computes, and stay there: on a GPU they are packed, summed and
+//! taken apart without the host. Numbers that hosts know (labels, touched rows) go by messages, so
+//! that no host waits for its GPU; the loss, which only the GPU knows, is summed there.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -14,8 +18,12 @@ use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
-use crate::buffers::{from_vec, read, to_host};
-use crate::dist::{DistError, Pending, Ranks, Wire};
+use candle_core::{DType, Error, Tensor};
+
+use crate::buffers::Number;
+use crate::dist::{DistError, Ranks, Travelling, Wire};
+use crate::kernels::cross_entropy::sum_of_losses;
+use crate::kernels::rows::scatter;
 use crate::parameters::{Gradient, Gradients, RowGradient, Watcher};
 
 /// How gradients travel.
@@ -121,7 +129,7 @@ enum Kind {
 
 /// The buckets of the step at hand that are on their way.
 #[derive(Default)]
-struct Flight(Vec<Pending<Vec<f32>>>);
+struct Flight(Vec<Travelling>);
 
 /// Sums gradients over ranks.
 pub(super) struct Reducer {
@@ -155,13 +163,19 @@ impl Reducer {
         }))
     }
 
-    /// Replaces `gradients` and `own` by their sums over all ranks.
+    /// Replaces `gradients` and `own` by their sums over all ranks; gives the sum of `losses`.
     ///
     /// # Errors
     /// The engine's; ranks whose weights have parted.
-    pub fn finish(&mut self, gradients: &mut Gradients, own: Totals) -> Result<Totals> {
-        if self.ranks.world() == 1 {
-            return Ok(own);
+    pub fn finish(
+        &mut self,
+        gradients: &mut Gradients,
+        mut own: Totals,
+        losses: &[Number],
+    ) -> Result<(Totals, Number)> {
+        let loss = sum_of_losses(losses, gradients.device())?;
+        if let Number::Here(loss) = loss {
+            own.loss = loss;
         }
         if self.layout.is_none() {
             self.layout = self.learn(gradients)?.map(Rc::new);
@@ -183,7 +197,14 @@ impl Reducer {
                 self.sum_rows(table, gradients)?;
             }
         }
-        Ok(totals)
+        let loss = match loss {
+            Number::Here(_) => Number::Here(totals.loss),
+            Number::There(loss) => {
+                let sum = self.ranks.group().sum(loss, Wire::F32)?;
+                Number::There(sum.wait()?)
+            }
+        };
+        Ok((totals, loss))
     }
 
     fn totals(&self, own: Totals) -> Result<Totals> {
@@ -253,36 +274,53 @@ impl Reducer {
     }
 
     fn sum_rows(&self, table: usize, gradients: &mut Gradients) -> Result<()> {
-        let (_, width) = gradients.rows_and_width(table);
+        let (height, width) = gradients.rows_and_width(table);
         let own = match gradients.get(table) {
-            Some(Gradient::Rows(rows)) => Some(rows.clone()),
-            _ => None,
+            None => None,
+            Some(Gradient::Rows(own)) => Some(own.clone()),
+            // A GPU adds up batches in a whole table.
+            Some(Gradient::Dense(values)) => Some(RowGradient {
+                rows: (0..height as u32).collect(),
+                values: values.reshape((height, width))?,
+            }),
         };
+        let own = own.filter(|own| !own.rows.is_empty());
         let numbers = own.as_ref().map_or(&[][..], |own| &own.rows);
         let mut rows: Vec<u32> = self.gather_numbers(numbers)?.concat();
         rows.sort_unstable();
         rows.dedup();
-        let mut sums = vec![0.0; rows.len() * width]; // [R, width]
-        if let Some(own) = &own {
-            let values = to_host(&own.values)?;
-            let values = read::<f32>(&values)?;
-            for (row, values) in own.rows.iter().zip(values.chunks_exact(width)) {
-                let at = rows.partition_point(|other| other < row) * width;
-                sums[at..at + width].copy_from_slice(values);
+        let count = rows.len();
+        let values = match &own {
+            // A GPU has no memory of no bytes.
+            None => Tensor::zeros((count.max(1), width), DType::F32, gradients.device())?
+                .narrow(0, 0, count)?,
+            Some(own) => {
+                let place = |row: &u32| rows.partition_point(|other| other < row) as u32;
+                let places: Vec<u32> = own.rows.iter().map(place).collect();
+                scatter(&own.values, &places, count)?
             }
-        }
-        let part = (self.config.bucket_bytes / size_of::<f32>()).max(1);
-        let group = self.ranks.group();
-        let pending = sums.chunks(part);
-        let pending: Vec<_> = pending
-            .map(|values| group.sum(values.to_vec(), self.config.wire))
-            .collect();
-        for (to, sum) in sums.chunks_mut(part).zip(pending) {
-            to.copy_from_slice(&sum.wait()?);
-        }
-        let values = from_vec(sums, (rows.len(), width))?.to_device(gradients.device())?;
+        }; // [R, width]
+        let values = self.sum_in_parts(&values.flatten_all()?)?;
+        let values = values.reshape((count, width))?;
         gradients.set_rows(table, RowGradient { rows, values });
         Ok(())
+    }
+
+    /// The sum of `values` [N] over all ranks, in parts of the size of a bucket.
+    fn sum_in_parts(&self, values: &Tensor) -> Result<Tensor> {
+        let (count, group) = (values.elem_count(), self.ranks.group());
+        let part = (self.config.bucket_bytes / size_of::<f32>()).max(1);
+        let starts = (0..count).step_by(part);
+        let parts = starts.map(|start| {
+            let part = values.narrow(0, start, part.min(count - start))?;
+            Ok(group.sum(part, self.config.wire)?)
+        });
+        let parts = parts.collect::<Result<Vec<_>>>()?.into_iter();
+        let sums = parts.map(Travelling::wait).collect::<Result<Vec<_>, _>>()?;
+        match sums.is_empty() {
+            true => Ok(values.clone()),
+            false => Ok(Tensor::cat(&sums, 0)?),
+        }
     }
 }
 
@@ -330,24 +368,23 @@ impl Flight {
     ) -> candle_core::Result<()> {
         let rest = layout.buckets.iter().skip(self.0.len());
         for bucket in rest.take_while(|bucket| complete(bucket)) {
-            let mut values = Vec::with_capacity(bucket.num_weights);
-            for &index in &bucket.parameters {
-                gradients.append_dense(index, &mut values)?;
-            }
-            self.0.push(ranks.group().sum(values, wire));
+            let flat = bucket.parameters.iter().map(|index| gradients.flat(*index));
+            let flat = flat.collect::<candle_core::Result<Vec<_>>>()?;
+            let values = Tensor::cat(&flat, 0)?;
+            self.0
+                .push(ranks.group().sum(values, wire).map_err(Error::wrap)?);
         }
         Ok(())
     }
 }
 
-fn unpack(bucket: &Bucket, sums: &[f32], gradients: &mut Gradients) -> Result<()> {
-    let mut rest = sums;
+/// The parameters' gradients become parts of `sums`.
+fn unpack(bucket: &Bucket, sums: &Tensor, gradients: &mut Gradients) -> Result<()> {
+    let mut start = 0;
     for &index in &bucket.parameters {
-        let Some((values, others)) = rest.split_at_checked(gradients.num_weights(index)) else {
-            bail!("a bucket of {} values is too short", sums.len());
-        };
-        gradients.set_dense(index, values)?;
-        rest = others;
+        let len = gradients.num_weights(index);
+        gradients.set_dense(index, &sums.narrow(0, start, len)?)?;
+        start += len;
     }
     Ok(())
 }

@@ -23,7 +23,7 @@ use super::start::{Start, Weights};
 use super::task::Task;
 use super::threads;
 use super::trainer::{Fixed, LoopSettings, Outcome, Trainer};
-use crate::config::{Dtype, RunConfig};
+use crate::config::{Device, Dtype, RunConfig};
 use crate::dist::Ranks;
 use crate::loader::Loader;
 use crate::optim::AdamW;
@@ -60,6 +60,15 @@ pub struct Asked<'a> {
 }
 
 impl<'a> Asked<'a> {
+    /// Where this process computes: of several ranks each on the GPU that it sums on, if any.
+    pub(super) fn device(&self, config: &RunConfig) -> Device {
+        match self.ranks.gpu() {
+            Some(gpu) => Device::Cuda(gpu),
+            None if self.ranks.world() > 1 => Device::Cpu,
+            None => config.device,
+        }
+    }
+
     /// A new run.
     pub fn anew(ranks: &'a Arc<Ranks>) -> Self {
         let (resume, overwrite) = (None, false);
@@ -85,13 +94,6 @@ pub fn run(
         "no run folder was given\nhint: --output_dir FOLDER says where checkpoints and metrics go",
     )?;
     let ranks = asked.ranks;
-    if ranks.world() > 1 && config.device.gpu().is_some() {
-        bail!(
-            "{} processes cannot train on GPUs: this version sums gradients in the memory of the \
-             processors only\nhint: --device cpu, or one process with --device cuda:N",
-            ranks.world()
-        );
-    }
     if ranks.is_first() {
         let own = asked
             .resume
@@ -132,10 +134,6 @@ fn optimizer_of(
     let settings = config.adamw_config();
     let optimizer = match shards {
         None => AdamW::new(parameters, settings)?,
-        Some(_) if !parameters.device().is_cpu() => bail!(
-            "--shard_optimizer: the moments are divided on the CPU only\nhint: leave it out, or \
-             train with --device cpu"
-        ),
         Some(shards) => AdamW::of_rank(parameters, settings, shards.division(), ranks.rank())?,
     };
     match config.dtype {

@@ -11,9 +11,10 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 
 use super::run::Asked;
-use super::{classify, pretrain, resume, threads};
+use super::{classify, engine, pretrain, resume, threads};
 use crate::config::{Job, Resume, RunConfig, RunFlags};
 use crate::dist::Ranks;
+use crate::dist::place::Place;
 use crate::kernels::parallel::compute_with;
 
 /// Resolves the settings, with a checkpoint's own below the rest where one is resumed, and trains.
@@ -23,11 +24,21 @@ use crate::kernels::parallel::compute_with;
 /// from its end.
 pub fn train(flags: &RunFlags, job: Job) -> Result<()> {
     let given = flags.resolve()?;
-    let ranks = Arc::new(Ranks::join(Duration::from_secs(given.rank_timeout))?);
+    let ranks = Arc::new(join(&given)?);
     let trained = on(&ranks, flags, &given, job);
     let why = trained.as_ref().err().map(|error| format!("{error:#}"));
     ranks.leave(why.as_deref());
     trained
+}
+
+/// The ranks that the environment tells of; one process where it tells of none.
+fn join(given: &RunConfig) -> Result<Ranks> {
+    let Some(place) = Place::from_environment()? else {
+        return Ok(Ranks::alone());
+    };
+    let engine = engine::of_rank(given.device, &place)?;
+    let limit = Duration::from_secs(given.rank_timeout);
+    Ok(Ranks::join(place, engine, limit)?)
 }
 
 fn on(ranks: &Arc<Ranks>, flags: &RunFlags, given: &RunConfig, job: Job) -> Result<()> {

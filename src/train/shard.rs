@@ -10,8 +10,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use candle_core::{Error, Tensor};
 
-use crate::buffers::{self, from_vec};
-use crate::dist::Ranks;
+use crate::dist::{Ranks, Travelling};
 use crate::optim::Division;
 use crate::parameters::Parameters;
 
@@ -53,7 +52,7 @@ impl Shards {
         let mut on_the_way = None;
         for round in 0..longest.unwrap_or(0).div_ceil(self.at_once) {
             let own = self.read(parameters, round)?;
-            let pending = self.ranks.group().join(own, self.counts(round));
+            let pending = self.ranks.group().join(&own, self.counts(round))?;
             if let Some((round, pending)) = on_the_way.replace((round, pending)) {
                 self.write(parameters, round, &pending.wait()?)?;
             }
@@ -76,26 +75,29 @@ impl Shards {
         self.places(round).map(|places| places.len()).collect()
     }
 
-    fn read(&self, parameters: &Parameters, round: usize) -> Result<Vec<f32>> {
+    /// The weights that this rank sends in a round, [N].
+    fn read(&self, parameters: &Parameters, round: usize) -> Result<Tensor> {
         let places = self.places(round).nth(self.ranks.rank());
-        let places = places.unwrap_or_default();
-        let mut values = Vec::with_capacity(places.len());
-        for (parameter, weights) in self.division.weights_at(places) {
-            let tensor = parameters.at(parameter);
-            values.extend_from_slice(&buffers::read::<f32>(tensor)?[weights]);
+        let mut own = Vec::new();
+        for (parameter, weights) in self.division.weights_at(places.unwrap_or_default()) {
+            let tensor = parameters.at(parameter).detach().flatten_all()?;
+            own.push(tensor.narrow(0, weights.start, weights.len())?);
         }
-        Ok(values)
+        match own.is_empty() {
+            true => Ok(parameters.at(0).detach().flatten_all()?.narrow(0, 0, 0)?),
+            false => Ok(Tensor::cat(&own, 0)?),
+        }
     }
 
-    fn write(&self, parameters: &Parameters, round: usize, values: &[f32]) -> Result<()> {
+    fn write(&self, parameters: &Parameters, round: usize, values: &Tensor) -> Result<()> {
         let mut from = 0;
         for (rank, places) in self.places(round).enumerate() {
             for (parameter, weights) in self.division.weights_at(places) {
-                let values = &values[from..from + weights.len()];
+                let values = values.narrow(0, from, weights.len())?;
                 from += weights.len();
                 if rank != self.ranks.rank() {
-                    let tensor = parameters.at(parameter);
-                    buffers::write(tensor, |to| to[weights].copy_from_slice(values))?;
+                    let to = parameters.at(parameter).detach().flatten_all()?;
+                    to.slice_set(&values, 0, weights.start)?;
                 }
             }
         }
@@ -111,8 +113,8 @@ impl Shards {
         let width: usize = shape.iter().skip(1).product();
         let rows = |rank| self.division.rows(parameter, rank).len();
         let counts: Vec<usize> = (0..self.ranks.world()).map(|r| rows(r) * width).collect();
-        let own = buffers::read::<f32>(own)?.to_vec();
-        let all = self.ranks.group().join(own, counts).wait();
-        from_vec(all.map_err(Error::wrap)?, shape)
+        let all = self.ranks.group().join(&own.flatten_all()?, counts);
+        let all = all.and_then(Travelling::wait).map_err(Error::wrap)?;
+        all.reshape(shape)
     }
 }

@@ -66,6 +66,11 @@ impl Start {
         })
     }
 
+    /// The same with weights on `device`.
+    pub fn on(self, device: Device) -> Self {
+        Self { device, ..self }
+    }
+
     /// The checkpoint that the run starts from, resumed or not.
     pub fn checkpoint(&self) -> Option<&Path> {
         self.checkpoint.as_deref()

@@ -228,7 +228,7 @@ fn expected_bytes(
     let num_weights = parameters.num_weights() as u64;
     let bytes = match parameters.device().is_cpu() {
         true => config.training_bytes(num_weights, 1, size, None),
-        false => config.training_bytes_on_gpu(num_weights, size, None),
+        false => config.training_bytes_on_gpu(num_weights, 1, size, None),
     };
     bytes.weights + bytes.step
 }

@@ -289,11 +289,15 @@ impl Trainer {
             max_norm: self.settings.max_grad_norm,
         };
         let outcome = self.optimizer.guarded_step(&gradients, &losses, rule)?;
-        if let StepOutcome::Known(verdict) = &outcome {
-            self.last_norm = verdict.norm;
-            if let Some(shards) = self.shards.as_ref().filter(|_| !verdict.skipped) {
-                shards.exchange(&self.parameters)?;
+        let may_have_moved = match &outcome {
+            StepOutcome::Known(verdict) => {
+                self.last_norm = verdict.norm;
+                !verdict.skipped
             }
+            StepOutcome::OnDevice(_) => true,
+        };
+        if let Some(shards) = self.shards.as_ref().filter(|_| may_have_moved) {
+            shards.exchange(&self.parameters)?;
         }
         self.interrupted = total.interrupted > 0;
         self.state.step += 1;
@@ -336,10 +340,8 @@ impl Trainer {
             }
         }
         if world > 1 {
-            let sums = losses.iter().map(Number::wait);
-            total.loss = sums.sum::<candle_core::Result<f64>>()?;
-            total = self.reducer.finish(&mut gradients, total)?;
-            losses = vec![Number::Here(total.loss)];
+            let (sums, loss) = self.reducer.finish(&mut gradients, total, &losses)?;
+            (total, losses) = (sums, vec![loss]);
         }
         Ok((total, losses, gradients))
     }

@@ -1,13 +1,17 @@
 //! Several ranks train as one process does that accumulates the batches of all: with ranks that are
-//! threads of the test here, and as real processes over MPI where the build has it.
+//! threads of the test here, and as real processes where the build has an engine for them: over
+//! NCCL where there is a GPU, else over MPI.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier, Mutex};
 
-use gene_bert::config::{RunConfig, Settings};
-use gene_bert::dist::{Collective, DistError, Group, Ranks, Wire, bf16};
+use gene_bert::buffers::{read, write};
+use gene_bert::config::{Device, Dtype, RunConfig, Settings};
+use gene_bert::dist::{Collective, DistError, Group, Ranks, Wire, bf16, places};
+use gene_bert::kernels::timed::Timed;
 use gene_bert::optim::Schedule;
 use gene_bert::train::pretrain::pretrain;
 use gene_bert::train::run::Asked;
@@ -33,6 +37,14 @@ impl Thread {
         self.board.all.wait();
         messages
     }
+
+    fn bytes(&self, values: &Timed, places: Range<usize>) -> Vec<u8> {
+        let values = read::<f32>(values.tensor()).unwrap();
+        values[places]
+            .iter()
+            .flat_map(|v| v.to_le_bytes())
+            .collect()
+    }
 }
 
 impl Collective for Thread {
@@ -44,35 +56,33 @@ impl Collective for Thread {
         self.board.slots.lock().unwrap().len()
     }
 
-    fn all_reduce(&mut self, values: &mut [f32], wire: Wire) -> Result<(), DistError> {
+    fn sum(&mut self, values: Timed, wire: Wire) -> Result<Timed, DistError> {
         let round = |value: f32| match wire {
             Wire::F32 => value,
             Wire::Bf16 => bf16::to_f32(bf16::from_f32(value)),
         };
-        let own: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        let mut sums = vec![0.0; values.len()];
+        let own = self.bytes(&values, 0..values.tensor().elem_count());
+        let mut sums = vec![0.0; values.tensor().elem_count()];
         for message in self.exchange(&own) {
-            let theirs = message.chunks_exact(4);
-            let theirs = theirs.map(|b| f32::from_le_bytes(b.try_into().unwrap()));
+            let theirs = floats(&message);
             assert_eq!(theirs.len(), sums.len(), "all ranks sum the same buckets");
             sums.iter_mut()
                 .zip(theirs)
                 .for_each(|(s, v)| *s += round(v));
         }
-        values.iter_mut().zip(sums).for_each(|(v, s)| *v = round(s));
-        Ok(())
+        let sums = sums.into_iter().map(round).collect::<Vec<_>>();
+        write(values.tensor(), |to| to.copy_from_slice(&sums))?;
+        Ok(values)
     }
 
-    fn all_gather(&mut self, own: &[f32], counts: &[usize]) -> Result<Vec<f32>, DistError> {
-        let own: Vec<u8> = own.iter().flat_map(|v| v.to_le_bytes()).collect();
+    fn join(&mut self, all: Timed, counts: &[usize]) -> Result<Timed, DistError> {
+        let own = self.bytes(&all, places(counts, self.rank));
         let messages = self.exchange(&own);
         let lengths = messages.iter().map(|message| message.len() / 4);
         assert!(lengths.eq(counts.iter().copied()), "as many as announced");
-        let all = messages.concat();
-        let values = all.chunks_exact(4);
-        Ok(values
-            .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
-            .collect())
+        let values = floats(&messages.concat());
+        write(all.tensor(), |to| to.copy_from_slice(&values))?;
+        Ok(all)
     }
 
     fn broadcast(&mut self, message: Vec<u8>) -> Result<Vec<u8>, DistError> {
@@ -87,6 +97,17 @@ impl Collective for Thread {
         self.board.all.wait();
         Ok(())
     }
+
+    fn close(self) -> Result<(), DistError> {
+        Ok(())
+    }
+}
+
+fn floats(message: &[u8]) -> Vec<f32> {
+    let numbers = message.chunks_exact(4);
+    numbers
+        .map(|b| f32::from_le_bytes(b.try_into().unwrap()))
+        .collect()
 }
 
 /// Trains on ranks that are threads; the result of each.
@@ -162,6 +183,8 @@ fn settings(folder: &Path, output: &str, accumulation: usize, steps: u64) -> Run
         save_steps: Some(25),
         logging_steps: Some(1),
         learning_rate: Some(1e-3),
+        dtype: Some(Dtype::F32),
+        device: Some(Device::Cpu),
         // The same at every step, however many there will be.
         lr_scheduler_type: Some(Schedule::Constant),
         output_dir: Some(folder.join(output)),
@@ -339,13 +362,30 @@ fn a_build_without_an_engine_says_how_to_get_one() {
     );
 }
 
-/// Real processes: `cargo test --features mpi --test it ranks`.
-#[cfg(feature = "mpi")]
+/// Real processes: `cargo test --features mpi --test it ranks`, or `--features nccl` beside GPUs.
+#[cfg(any(feature = "mpi", feature = "nccl"))]
 mod processes {
     use std::process::{Child, Command, Stdio};
     use std::time::{Duration, Instant};
 
     use super::*;
+
+    /// The settings above on the device there is.
+    fn settings(folder: &Path, output: &str, accumulation: usize, steps: u64) -> RunConfig {
+        RunConfig {
+            device: Device::Auto,
+            ..super::settings(folder, output, accumulation, steps)
+        }
+    }
+
+    /// Whether nothing of this build sums over processes on the device there is.
+    fn has_no_engine() -> bool {
+        let has_none = !cfg!(feature = "mpi") && Device::Auto.gpu().is_none();
+        if has_none {
+            println!("skipped: no GPU");
+        }
+        has_none
+    }
 
     /// `launch` on two ranks with these settings and `more`.
     fn launch(config: &RunConfig, flags: &str, more: &[&str]) -> Command {
@@ -402,6 +442,9 @@ mod processes {
 
     #[test]
     fn two_processes_train_as_one_that_accumulates_two_batches() {
+        if has_no_engine() {
+            return;
+        }
         let dir = tempfile::tempdir().unwrap();
         train_alone(&settings(dir.path(), "one", 2, 50), None);
         let config = settings(dir.path(), "two", 1, 50);
@@ -425,9 +468,46 @@ mod processes {
         }
     }
 
+    /// Two at once, four with their moments divided, and two whose gradients travel as bf16.
+    #[test]
+    fn processes_may_divide_their_moments_and_round_what_they_send() {
+        if has_no_engine() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let run = |name: &str, accumulation: usize, ranks: &str, more: &[&str]| {
+            let config = settings(dir.path(), name, accumulation, 25);
+            let (code, text) = said(launch(&config, ranks, more).spawn().unwrap());
+            assert_eq!(code, Some(0), "{text}");
+            lines(&dir.path().join(name), "step")
+        };
+        let whole = run("whole", 2, "-n 2", &[]);
+        let divided = run("divided", 2, "-n 2", &["--shard_optimizer"]);
+        assert_alike(&whole, &divided, 0.0);
+        let file = |run: &str, name: &str| std::fs::read(dir.path().join(run).join(name)).unwrap();
+        for name in ["model.safetensors", "optimizer.safetensors"] {
+            let name = format!("checkpoint-25/{name}");
+            assert!(file("whole", &name) == file("divided", &name), "{name}");
+        }
+        let four = run("four", 1, "-n 4", &["--shard_optimizer"]);
+        assert_alike(&whole, &four, 1e-6);
+        let rounded = run("rounded", 2, "-n 2", &["--reduce_dtype", "bf16"]);
+        let losses = |lines: &[Value]| -> Vec<f64> {
+            let losses = lines.iter().map(|line| line["loss"].as_f64().unwrap());
+            losses.collect()
+        };
+        let (exact, rounded) = (losses(&whole), losses(&rounded));
+        assert!(exact != rounded, "rounding shows");
+        let (exact, rounded) = (exact[24], rounded[24]);
+        assert!((exact - rounded).abs() < 0.02 * exact, "{exact} {rounded}");
+    }
+
     /// A rank is killed once, and stopped once, after `step` has been reached; the run ends.
     #[test]
     fn a_rank_that_is_killed_or_stopped_ends_all_and_the_run_goes_on() {
+        if has_no_engine() {
+            return;
+        }
         let dir = tempfile::tempdir().unwrap();
         let whole = settings(dir.path(), "whole", 1, 60);
         assert_eq!(
@@ -471,6 +551,9 @@ mod processes {
 
     #[test]
     fn a_lost_rank_is_started_again_and_sigterm_on_any_saves_and_ends_all() {
+        if has_no_engine() {
+            return;
+        }
         let dir = tempfile::tempdir().unwrap();
         let config = settings(dir.path(), "run", 1, 4000);
         let run = dir.path().join("run");

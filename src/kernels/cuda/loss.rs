@@ -1,6 +1,6 @@
 //! Softmax cross entropy.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 
 use super::{Argument, Gpu, Grid, Source, suffix};
 use crate::buffers::Number;
@@ -36,12 +36,32 @@ pub(in crate::kernels) fn cross_entropy(
     ];
     let name = format!("cross_entropy_{}", suffix(logits)?);
     gpu.launch(Source::CrossEntropy, &name, Grid::of(n), &arguments)?;
+    Ok(Number::There(sum_of(&gpu, &losses)?))
+}
+
+/// As `cross_entropy::sum_of_losses`.
+pub(in crate::kernels) fn sum_of_losses(losses: &[Number], device: &Device) -> Result<Tensor> {
+    let gpu = Gpu::new(device)?;
+    let losses = losses.iter().map(|loss| match loss {
+        Number::There(tensor) => Ok(tensor.clone()),
+        Number::Here(number) => Tensor::new(&[*number], device),
+    });
+    let losses = losses.collect::<Result<Vec<_>>>()?;
+    match losses.is_empty() {
+        true => Tensor::zeros(1, DType::F64, device),
+        false => sum_of(&gpu, &Tensor::cat(&losses, 0)?),
+    }
+}
+
+/// The sum of the numbers of an f64 [N], as an f64 [1].
+fn sum_of(gpu: &Gpu, numbers: &Tensor) -> Result<Tensor> {
     let sum = gpu.fresh(1, DType::F64)?;
     let grid = Grid {
         threads: 256,
         ..Grid::of(1)
     };
-    let arguments = [gpu.at(&losses)?, Argument::word(n), gpu.at(&sum)?];
+    let count = Argument::word(numbers.elem_count());
+    let arguments = [gpu.at(numbers)?, count, gpu.at(&sum)?];
     gpu.launch(Source::Reduce, "sum_parts", grid, &arguments)?;
-    Ok(Number::There(sum))
+    Ok(sum)
 }

@@ -11,6 +11,8 @@
 mod attention;
 mod linear;
 mod loss;
+#[cfg(feature = "nccl")]
+pub mod nccl;
 mod norm;
 mod optimizer;
 mod rows;
@@ -31,7 +33,7 @@ use candle_core::{DType, Device, Result, Shape, Storage, Tensor, bail};
 
 pub(super) use attention::{attention_backward, attention_forward};
 pub(super) use linear::{activation_backward, linear_backward, linear_forward};
-pub(super) use loss::cross_entropy;
+pub(super) use loss::{cross_entropy, sum_of_losses};
 pub(super) use norm::{embed, layer_norm_backward, layer_norm_forward, scatter_embedding};
 pub(super) use optimizer::{adamw, guarded_adamw, sums_of_squares};
 pub(super) use rows::{add_rows, apply_dropout, gather, scatter};
