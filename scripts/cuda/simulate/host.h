@@ -8,77 +8,29 @@
 // src/kernels/cuda uses, nothing else.
 #pragma once
 
-#include <math.h>
 #include <sanitizer/asan_interface.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include <algorithm>
 #include <functional>
 #include <random>
 #include <vector>
+
+#include "numbers.h"
 
 #define __device__
 #define __forceinline__ inline
 #define __launch_bounds__(...)
 #define __restrict__
 #define SHARED static
+#ifndef KERNEL
 #define KERNEL static void
+#endif
 
 struct Place {
     unsigned x = 0, y = 0, z = 0;
 };
-static Place threadIdx, blockIdx, blockDim, gridDim;
-
-struct bf16 {
-    uint16_t bits;
-};
-struct f16 {
-    uint16_t bits;
-};
-
-inline float as_float(uint32_t bits) {
-    float x;
-    memcpy(&x, &bits, 4);
-    return x;
-}
-inline uint32_t as_bits(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, 4);
-    return bits;
-}
-
-inline float to_float(float x) { return x; }
-inline float to_float(bf16 x) { return as_float((uint32_t)x.bits << 16); }
-inline float to_float(f16 x) {
-    int exponent = x.bits >> 10 & 31, fraction = x.bits & 1023;
-    float size = exponent == 31  ? (fraction ? NAN : INFINITY)
-                 : exponent == 0 ? ldexpf((float)fraction, -24)
-                                 : ldexpf((float)(1024 + fraction), exponent - 25);
-    return x.bits >> 15 ? -size : size;
-}
-template <typename T> T from_float(float x);
-template <> inline float from_float<float>(float x) { return x; }
-template <> inline bf16 from_float<bf16>(float x) {
-    uint32_t bits = as_bits(x);
-    if (isnan(x)) return {(uint16_t)(bits >> 16 | 64)};
-    return {(uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16)};
-}
-template <> inline f16 from_float<f16>(float x) {
-    uint16_t sign = as_bits(x) >> 16 & 0x8000;
-    float size = fabsf(x);
-    if (isnan(x)) return {(uint16_t)(sign | 0x7e00)};
-    if (size == 0) return {sign};
-    if (size >= 65520.0f) return {(uint16_t)(sign | 0x7c00)};
-    int exponent;
-    frexpf(size, &exponent);
-    exponent = std::max(exponent, -13);
-    // Ulps of the number's binade; nearbyintf rounds to even.
-    int ulps = (int)nearbyintf(ldexpf(size, 11 - exponent));
-    return {(uint16_t)(sign | (((exponent + 13) << 10) + ulps))};
-}
+inline Place threadIdx, blockIdx, blockDim, gridDim;
 
 // --- Fibers ---------------------------------------------------------------------------------------
 
@@ -93,7 +45,6 @@ struct Copy {
 extern "C" void switch_stack(void **from, void *to);
 asm(R"(
 .text
-.globl switch_stack
 switch_stack:
     pushq %rbp
     pushq %rbx
@@ -119,6 +70,15 @@ struct Fiber {
     int waits_for;  // -2: running, -1: whole block, else: its warp
     int group;      // of copies
     std::vector<Copy> copies;
+    unsigned exchanges; // so far
+};
+
+// What the lanes of a warp show each other, of this exchange and the one before, and the product that
+// the first of them computes for all.
+struct Warp {
+    uint64_t words[2][32][6];
+    float products[16][8];
+    unsigned multiplied_at; // the exchange that the product is of
 };
 
 struct Block {
@@ -128,9 +88,25 @@ struct Block {
     std::vector<unsigned char> shared;
     std::function<void()> body;
     std::mt19937 random{1};
-    uint64_t exchange[64][32][8];
+    Warp warps[32];
 };
-static Block block;
+inline Block block;
+
+// Puts numbers or blocks in a random order, quickly: every so many-th, from anywhere on.
+template <typename T> void disorder(std::vector<T> &all, std::vector<T> &scratch) {
+    static const size_t PRIMES[] = {4294967291, 4294967279, 4294967231, 4294967197};
+    size_t count = all.size();
+    if (count < 2) return;
+    uint32_t random = block.random();
+    size_t at = random % count, step = PRIMES[random >> 30] % count;
+    scratch.clear();
+    for (size_t i = 0; i < count; i++) {
+        scratch.push_back(all[at]);
+        at += step;
+        if (at >= count) at -= count;
+    }
+    all.swap(scratch);
+}
 
 inline void hand_over(int waits_for) {
     unsigned me = block.current;
@@ -166,14 +142,19 @@ inline bool all_wait(unsigned from, unsigned to, int what) {
 
 inline void run_block() {
     unsigned count = blockDim.x, left = count;
-    std::vector<unsigned> ready(count);
+    static std::vector<unsigned> ready, scratch;
+    ready.resize(count);
+    for (Warp &warp : block.warps) warp.multiplied_at = 0;
     for (unsigned i = 0; i < count; i++) {
         Fiber &fiber = block.fibers[i];
         // As if `fiber_main` had been about to begin: six registers, its address, and the place of
         // a return address, so that the stack is aligned as after a call.
         // The frames of an earlier block have left marks.
         ASAN_UNPOISON_MEMORY_REGION(fiber.stack.data(), fiber.stack.size());
-        void **top = (void **)((uintptr_t)(fiber.stack.data() + fiber.stack.size()) & ~(uintptr_t)15);
+        // Stacks begin at other places of their pages, or all would meet in the same lines of a cache.
+        size_t skew = i % 64 * 320;
+        uintptr_t end = (uintptr_t)(fiber.stack.data() + fiber.stack.size() - skew);
+        void **top = (void **)(end & ~(uintptr_t)15);
         top -= 8;
         memset(top, 0, 8 * sizeof(void *));
         top[6] = (void *)fiber_main;
@@ -182,10 +163,11 @@ inline void run_block() {
         fiber.waits_for = -2;
         fiber.group = 0;
         fiber.copies.clear();
+        fiber.exchanges = 0;
         ready[i] = i;
     }
     while (left) {
-        std::shuffle(ready.begin(), ready.end(), block.random);
+        disorder(ready, scratch);
         for (unsigned i : ready) {
             block.current = i;
             threadIdx.x = i;
@@ -227,7 +209,8 @@ void launch(Kernel kernel, Place grid, unsigned threads, size_t shared, Argument
     for (unsigned z = 0; z < grid.z; z++)
         for (unsigned y = 0; y < grid.y; y++)
             for (unsigned x = 0; x < grid.x; x++) places.push_back({x, y, z});
-    std::shuffle(places.begin(), places.end(), block.random);
+    std::vector<Place> scratch;
+    disorder(places, scratch);
     for (Place place : places) {
         blockIdx = place;
         block.shared.assign(shared, 0xff);
@@ -252,24 +235,22 @@ inline void copy16(void *to, const void *from, bool there) {
 inline void commit_copies() { block.fibers[block.current].group++; }
 template <int PENDING> inline void wait_copies() {
     Fiber &fiber = block.fibers[block.current];
-    std::vector<Copy> later;
-    for (const Copy &copy : fiber.copies) {
-        if (copy.group < fiber.group - PENDING) {
-            memcpy(copy.to, copy.bytes, 16);
-        } else {
-            later.push_back(copy);
-        }
-    }
-    fiber.copies = later;
+    auto arrives = [&](const Copy &copy) {
+        bool now = copy.group < fiber.group - PENDING;
+        if (now) memcpy(copy.to, copy.bytes, 16);
+        return now;
+    };
+    auto later = std::remove_if(fiber.copies.begin(), fiber.copies.end(), arrives);
+    fiber.copies.erase(later, fiber.copies.end());
 }
 
-// Every lane's words, seen by all lanes of its warp.
-inline uint64_t (&exchange(std::initializer_list<uint64_t> words))[32][8] {
-    unsigned warp = block.current / 32, lane = block.current % 32, i = 0;
+// Every lane's words, seen by all lanes of its warp until the exchange after the next.
+inline uint64_t (&exchange(std::initializer_list<uint64_t> words))[32][6] {
+    Warp &warp = block.warps[block.current / 32];
+    unsigned lane = block.current % 32, turn = ++block.fibers[block.current].exchanges % 2;
+    std::copy(words.begin(), words.end(), warp.words[turn][lane]);
     __syncwarp();
-    for (uint64_t word : words) block.exchange[warp][lane][i++] = word;
-    __syncwarp();
-    return block.exchange[warp];
+    return warp.words[turn];
 }
 
 inline float __shfl_xor_sync(unsigned, float x, int apart) {
@@ -302,20 +283,33 @@ template <typename T> inline float half_of(uint64_t word, unsigned which) {
     return to_float(T{(uint16_t)(word >> (16 * which))});
 }
 
-// The fragments' layout is that of PTX's mma.m16n8k16.
+// products [16 × 8] of the fragments of a warp; their layout is that of PTX's mma.m16n8k16.
+template <typename T> void multiply_fragments(float (&to)[16][8], const uint64_t (&words)[32][6]) {
+    float right[16][8];
+    for (unsigned k = 0; k < 16; k++) {
+        for (unsigned column = 0; column < 8; column++) {
+            right[k][column] = half_of<T>(words[4 * column + k % 8 / 2][4 + k / 8], k % 2);
+        }
+    }
+    for (unsigned row = 0; row < 16; row++) {
+        float sums[8] = {};
+        for (unsigned k = 0; k < 16; k++) {
+            float left = half_of<T>(words[4 * (row % 8) + k % 8 / 2][row / 8 + 2 * (k / 8)], k % 2);
+            for (unsigned column = 0; column < 8; column++) sums[column] += left * right[k][column];
+        }
+        std::copy(sums, sums + 8, to[row]);
+    }
+}
+
 template <typename T>
 inline void multiply_add(float (&c)[4], const unsigned (&a)[4], unsigned b0, unsigned b1, T) {
     auto &words = exchange({a[0], a[1], a[2], a[3], b0, b1});
-    unsigned lane = block.current % 32;
+    Warp &warp = block.warps[block.current / 32];
+    unsigned now = block.fibers[block.current].exchanges, lane = block.current % 32;
+    if (warp.multiplied_at != now) multiply_fragments<T>(warp.products, words);
+    warp.multiplied_at = now;
     for (unsigned i = 0; i < 4; i++) {
-        unsigned row = lane / 4 + 8 * (i / 2), column = 2 * (lane % 4) + i % 2;
-        for (unsigned k = 0; k < 16; k++) {
-            unsigned holder = 4 * (row % 8) + k % 8 / 2;
-            float left = half_of<T>(words[holder][row / 8 + 2 * (k / 8)], k % 2);
-            holder = 4 * column + k % 8 / 2;
-            float right = half_of<T>(words[holder][4 + k / 8], k % 2);
-            c[i] += left * right;
-        }
+        c[i] += warp.products[lane / 4 + 8 * (i / 2)][2 * (lane % 4) + i % 2];
     }
 }
 
