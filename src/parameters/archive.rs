@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use candle_core::{DType, Device, Error, Tensor, bail};
 use safetensors::SafeTensorError;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
+use serde_json::Value;
 
 use super::ParameterError;
 use crate::buffers;
@@ -201,6 +202,11 @@ fn header(
     });
     let words = metadata.iter().map(|(k, v)| (k.to_string(), v.to_string()));
     let header = Metadata::new(Some(words.collect()), infos.collect()).map_err(Error::wrap)?;
+    let mut header = serde_json::to_value(&header).map_err(Error::wrap)?;
+    // The crate keeps them without an order, and files are the same for the same contents.
+    if let Some(Value::Object(words)) = header.get_mut("__metadata__") {
+        words.sort_keys();
+    }
     let mut text = serde_json::to_vec(&header).map_err(Error::wrap)?;
     text.resize(text.len().next_multiple_of(ALIGNMENT), b' ');
     Ok([&(text.len() as u64).to_le_bytes(), &text[..]].concat())
@@ -213,6 +219,18 @@ mod tests {
 
     use super::*;
     use crate::buffers::from_vec;
+
+    #[test]
+    fn the_words_of_a_file_stand_in_their_order() {
+        let words = [("steps", "1"), ("good_steps", "2"), ("loss_scale", "3")];
+        let none: [(&str, &[usize]); 0] = [];
+        for _ in 0..20 {
+            let text =
+                String::from_utf8(header(&none, &[], &words).unwrap()[8..].to_vec()).unwrap();
+            let expected = r#"{"good_steps":"2","loss_scale":"3","steps":"1"}"#;
+            assert!(text.contains(expected), "{text}");
+        }
+    }
 
     #[test]
     fn the_file_is_that_of_the_safetensors_crate_and_its_damage_is_found() {
