@@ -10,12 +10,12 @@ use std::ops::Range;
 use std::sync::{Mutex, OnceLock};
 
 use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::driver::{CudaEvent, PinnedHostSlice, result};
-use candle_core::{DType, Result, Tensor, WithDType, bail};
+use candle_core::cuda_backend::cudarc::driver::{CudaEvent, DeviceRepr, PinnedHostSlice, result};
+use candle_core::{DType, Result, Tensor, bail};
 
 use super::Gpu;
 
-/// Bytes of a ring; more than that is copied the slow way.
+/// Bytes of a ring; more than that goes in pieces of so many.
 const RING_BYTES: usize = 32 << 20;
 /// Copies begin at multiples of this.
 const STEP: usize = 256;
@@ -79,35 +79,23 @@ fn overlap(a: &Range<usize>, b: &Range<usize>) -> bool {
 
 impl Gpu {
     pub(super) fn upload(&self, numbers: &[u32]) -> Result<Tensor> {
-        let bytes = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-        self.upload_bytes(numbers, bytes, DType::U32)
+        self.upload_as(numbers, DType::U32)
     }
 
     pub(super) fn upload_floats(&self, numbers: &[f32]) -> Result<Tensor> {
-        let bytes = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-        self.upload_bytes(numbers, bytes, DType::F32)
+        self.upload_as(numbers, DType::F32)
     }
 
     pub(super) fn upload_words(&self, numbers: &[u64]) -> Result<Tensor> {
-        let bytes = numbers.iter().flat_map(|n| n.to_le_bytes()).collect();
-        let numbers: Vec<i64> = numbers.iter().map(|n| n.cast_signed()).collect();
-        self.upload_bytes(&numbers, bytes, DType::I64)
+        self.upload_as(numbers, DType::I64)
     }
 
-    fn upload_bytes<T: WithDType>(
-        &self,
-        numbers: &[T],
-        bytes: Vec<u8>,
-        dtype: DType,
-    ) -> Result<Tensor> {
+    fn upload_as<T: DeviceRepr>(&self, numbers: &[T], dtype: DType) -> Result<Tensor> {
         static RINGS: OnceLock<Mutex<HashMap<usize, Ring>>> = OnceLock::new();
-        if bytes.is_empty() {
-            return self.fresh(0, dtype);
-        }
-        if bytes.len() > RING_BYTES {
-            return Tensor::from_slice(numbers, numbers.len(), &self.device);
-        }
         let tensor = self.fresh(numbers.len(), dtype)?;
+        if numbers.is_empty() {
+            return Ok(tensor);
+        }
         let address = self.address(&tensor)?;
         let Ok(mut rings) = RINGS.get_or_init(Mutex::default).lock() else {
             bail!("a thread failed while it copied numbers to a GPU");
@@ -117,7 +105,13 @@ impl Gpu {
             Entry::Occupied(ring) => ring.into_mut(),
             Entry::Vacant(place) => place.insert(Ring::new(self)?),
         };
-        ring.copy(self, &bytes, address)?;
+        // SAFETY: plain numbers, seen as the bytes that they are.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(numbers.as_ptr().cast::<u8>(), size_of_val(numbers))
+        };
+        for (i, piece) in bytes.chunks(RING_BYTES).enumerate() {
+            ring.copy(self, piece, address + (i * RING_BYTES) as u64)?;
+        }
         Ok(tensor)
     }
 }
