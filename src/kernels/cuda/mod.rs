@@ -23,7 +23,7 @@ mod upload;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use candle_core::cuda_backend::cudarc::driver::sys::CUfunction_attribute as Attribute;
+use candle_core::cuda_backend::cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
 use candle_core::cuda_backend::cudarc::driver::{
     CudaFunction, CudaModule, DevicePtr, DeviceRepr, LaunchConfig, PushKernelArg,
 };
@@ -182,6 +182,39 @@ impl Argument {
     fn int(number: usize) -> Self {
         Self::Int(number as i32)
     }
+
+    fn num_bytes(&self) -> usize {
+        match self {
+            Self::Word(value) => size_of_val(value),
+            Self::Int(value) => size_of_val(value),
+            Self::Index(value) => size_of_val(value),
+            Self::Float(value) => size_of_val(value),
+            Self::Floats4(value) => size_of_val(value),
+            Self::Rule(value) => size_of_val(value),
+            Self::Dropout(value) => size_of_val(value),
+            Self::Heads(value) => size_of_val(value),
+            Self::Packed(value) => size_of_val(value),
+        }
+    }
+}
+
+/// Refuses arguments of which a kernel has fewer, more or others: the driver would read what lies
+/// behind them. Compiled kernels know the sizes of their parameters, but not their types.
+fn check(function: &CudaFunction, name: &str, arguments: &[Argument]) -> Result<()> {
+    let (mut declared, mut offset, mut size) = (Vec::new(), 0, 0);
+    // SAFETY: the function is loaded; the driver refuses an index past the last parameter.
+    while unsafe {
+        let function = function.cu_function();
+        sys::cuFuncGetParamInfo(function, declared.len(), &raw mut offset, &raw mut size)
+    } == sys::CUresult::CUDA_SUCCESS
+    {
+        declared.push(size);
+    }
+    let given: Vec<usize> = arguments.iter().map(Argument::num_bytes).collect();
+    if given != declared {
+        bail!("{name} takes arguments of {declared:?} bytes, given are {given:?}");
+    }
+    Ok(())
 }
 
 /// A device that tensors live on.
@@ -256,6 +289,9 @@ impl Gpu {
             return Ok(());
         }
         let function = self.function(source, name, grid.shared)?;
+        if cfg!(debug_assertions) {
+            check(&function, name, arguments)?;
+        }
         let stream = self.inner.cuda_stream();
         let mut launch = stream.launch_builder(&function);
         for argument in arguments {
