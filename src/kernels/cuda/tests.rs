@@ -37,6 +37,11 @@ fn gpu() -> Option<Device> {
     }
 }
 
+/// Whether GENE_BERT_TEST_SMALL asks for what is quick where there is no real GPU.
+fn is_small() -> bool {
+    std::env::var_os("GENE_BERT_TEST_SMALL").is_some()
+}
+
 /// The error that a type may leave, relative to the largest number.
 fn tolerance(dtype: DType) -> f64 {
     match dtype {
@@ -45,11 +50,14 @@ fn tolerance(dtype: DType) -> f64 {
     }
 }
 
+/// Where the largest expected number is below `least`, that is what the error is relative to.
 #[track_caller]
-fn near(what: &str, found: &Tensor, expected: &Tensor, allowed: f64) {
+fn near(what: &str, found: &Tensor, expected: &Tensor, (allowed, least): (f64, f64)) {
     let (found, expected) = (wide(&to_host(found).unwrap()), wide(expected));
     assert_eq!(found.len(), expected.len(), "{what}: number of values");
-    let size = expected.iter().fold(1e-3, |size: f64, x| size.max(x.abs()));
+    let size = expected
+        .iter()
+        .fold(least, |size: f64, x| size.max(x.abs()));
     let errors = found.iter().zip(&expected).map(|(a, b)| (a - b).abs());
     let worst = errors.fold(0.0, |worst: f64, error| match error.is_nan() {
         true => f64::INFINITY,
@@ -75,6 +83,23 @@ fn targets(shape: &[usize], gpu: &Device) -> [Target; 2] {
 
 fn some_dropout(probability: f64) -> Option<Dropout> {
     Dropout::new(probability, Some(DropoutKey { seed: 1, step: 2 }), 3)
+}
+
+#[test]
+fn uploads_arrive_whole_however_many_are_under_way() {
+    let Some(device) = gpu() else { return };
+    let gpu = super::Gpu::new(&device).unwrap();
+    // Half as much again as the ring of pinned memory, then one that is larger than it.
+    let numbers = |count: u32, salt: u32| -> Vec<u32> { (0..count).map(|i| i ^ salt).collect() };
+    let uploads: Vec<Tensor> = (0..12)
+        .map(|salt| gpu.upload(&numbers(1 << 20, salt)).unwrap())
+        .collect();
+    for (salt, there) in (0..).zip(&uploads) {
+        assert!(there.to_vec1::<u32>().unwrap() == numbers(1 << 20, salt));
+    }
+    let large = numbers(9 << 20, 77);
+    assert!(gpu.upload(&large).unwrap().to_vec1::<u32>().unwrap() == large);
+    assert_eq!(gpu.upload(&[]).unwrap().elem_count(), 0);
 }
 
 #[test]
@@ -114,10 +139,19 @@ fn layer_norms_agree() {
 }
 
 /// Of the CPU's results and the GPU's.
-fn compare<const N: usize>(what: &str, dtype: DType, [here, there]: &[[Tensor; N]; 2]) {
+fn compare<const N: usize>(what: &str, dtype: DType, results: &[[Tensor; N]; 2]) {
+    compare_from(|_| 1e-3, what, dtype, results);
+}
+
+fn compare_from<const N: usize>(
+    least: impl Fn(usize) -> f64,
+    what: &str,
+    dtype: DType,
+    [here, there]: &[[Tensor; N]; 2],
+) {
     for (i, (found, expected)) in there.iter().zip(here).enumerate() {
         let what = format!("{what} {i} {:?} {dtype:?}", expected.dims());
-        near(&what, found, expected, tolerance(dtype));
+        near(&what, found, expected, (tolerance(dtype), least(i)));
     }
 }
 
@@ -228,7 +262,8 @@ fn attention_agrees() {
         &[0, 5, 1500, 1501],
     ];
     let heads = [(1, 32), (2, 64), (2, 96), (1, 128), (3, 20), (1, 256)];
-    attention_of(&gpu, &batches, &heads);
+    let count = if is_small() { 3 } else { batches.len() };
+    attention_of(&gpu, &batches[..count], &heads);
 }
 
 /// Every kernel of attention on little, for a tool that looks at each access to memory.
@@ -278,7 +313,11 @@ fn attention_of(gpu: &Device, batches: &[&[u32]], heads: &[(usize, usize)]) {
                 }
                 once
             });
-            compare("attention", dtype, &results);
+            // With a single key queries and keys have no gradient: what is there is the rounding of
+            // the context, times numbers up to 4 or so.
+            let is_rounding = |i| n == 1 && matches!(i, 2 | 3);
+            let least = |i| if is_rounding(i) { 4.0 } else { 1e-3 };
+            compare_from(least, "attention", dtype, &results);
         }
     }
 }
@@ -289,10 +328,12 @@ fn attention_of(gpu: &Device, batches: &[&[u32]], heads: &[(usize, usize)]) {
 #[ignore = "takes a GPU's time"]
 fn speed_of_attention() {
     let Some(gpu) = gpu() else { return };
-    let starts: Vec<u32> = (0..=16).map(|cell| 1024 * cell).collect();
+    let length = if is_small() { 8 } else { 1024 };
+    let starts: Vec<u32> = (0..=16).map(|cell| length * cell).collect();
+    let shape = [16 * length as usize, 12 * 64];
     let mut random = Random::new(1);
     let [q, k, v, dcontext] =
-        [(); 4].map(|()| pair(&mut random, &[16 * 1024, 12 * 64], DType::BF16, &gpu)[1].clone());
+        [(); 4].map(|()| pair(&mut random, &shape, DType::BF16, &gpu)[1].clone());
     for (name, drop) in [("plain", None), ("dropout", some_dropout(0.1))] {
         let settings = Settings {
             num_heads: 12,
@@ -422,7 +463,7 @@ fn optimizer_steps_and_norms_agree() {
     assert!((norms[0] - norms[1]).abs() <= 1e-6 * norms[0], "{norms:?}");
     for [weights, first, second, _] in &tensors {
         for [here, there] in [weights, first, second] {
-            near("AdamW", there, here, 1e-5);
+            near("AdamW", there, here, (1e-5, 1e-3));
         }
     }
 }
