@@ -77,10 +77,21 @@ def assembly(library: str, functions: list[str]) -> str:
     return "\n".join([".text", *find, *code, ".data", ".balign 8", *slots, *tail])
 
 
+def functions_of(crate: Path, library: str) -> list[str]:
+    """The functions that cudarc's sources, in `crate`, declare of a library."""
+    declared = (crate / LIBRARIES[library][0] / "sys" / "mod.rs").read_text()
+    return sorted(set(re.findall(r"pub unsafe fn ((?:cu|nccl|nvrtc)\w+)\(", declared)) - {"culib"})
+
+
+def sources_of_cudarc(metadata: str) -> Path:
+    packages = json.loads(metadata)["packages"]
+    manifest = next(p["manifest_path"] for p in packages if p["name"] == "cudarc")
+    return Path(manifest).parent / "src"
+
+
 def archive(crate: Path, library: str, folder: Path) -> int:
-    module, file, missing = LIBRARIES[library]
-    declared = (crate / module / "sys" / "mod.rs").read_text()
-    functions = sorted(set(re.findall(r"pub unsafe fn ((?:cu|nccl|nvrtc)\w+)\(", declared)) - {"culib"})
+    _, file, missing = LIBRARIES[library]
+    functions = functions_of(crate, library)
     names = ", ".join(f'"{name}"' for name in functions)
     resolver, jumps = folder / f"{library}.c", folder / f"{library}_jumps.s"
     text = RESOLVER.format(names=names, library=library, file=file, missing=missing)
@@ -97,10 +108,9 @@ def archive(crate: Path, library: str, folder: Path) -> int:
 
 
 def main() -> None:
-    packages = json.load(sys.stdin)["packages"]
-    manifest = next(p["manifest_path"] for p in packages if p["name"] == "cudarc")
+    crate = sources_of_cudarc(sys.stdin.read())
     for library in LIBRARIES:
-        count = archive(Path(manifest).parent / "src", library, Path(sys.argv[1]))
+        count = archive(crate, library, Path(sys.argv[1]))
         print(f"  lib{library}.a: {count} functions")
 
 

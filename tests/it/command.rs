@@ -1,4 +1,5 @@
-//! The real command, run in a folder.
+//! The real command, run in a folder: the one that was built with the tests, or where these have been
+//! taken elsewhere the one that GENE_BERT_PROGRAM names.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::ffi::OsStr;
@@ -12,7 +13,8 @@ pub fn gene_bert(folder: &Path, line: &str) -> Output {
 
 /// Runs the command in `folder` with `words`, which may have blanks.
 pub fn with_words<W: AsRef<OsStr>>(folder: &Path, words: impl IntoIterator<Item = W>) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_gene-bert"))
+    let built = || env!("CARGO_BIN_EXE_gene-bert").into();
+    Command::new(std::env::var_os("GENE_BERT_PROGRAM").unwrap_or_else(built))
         .args(words)
         .current_dir(folder)
         .output()

@@ -9,6 +9,7 @@ mod classify;
 mod command;
 mod convert;
 mod device;
+mod device_commands;
 mod eval;
 mod eval_set;
 mod folder;

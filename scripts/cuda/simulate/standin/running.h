@@ -1,0 +1,4 @@
+// What this thread runs for the device, for messages.
+#pragma once
+
+extern thread_local const char *running;
