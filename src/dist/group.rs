@@ -112,7 +112,7 @@ impl Group {
         self.world
     }
 
-    /// Starts to sum `values` [N] over all ranks, in place where they have their type on the way.
+    /// Starts to sum `values`, `[N]`, over all ranks, in place where they have their type on the way.
     ///
     /// # Errors
     /// The device fails.

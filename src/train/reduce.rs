@@ -306,7 +306,7 @@ impl Reducer {
         Ok(())
     }
 
-    /// The sum of `values` [N] over all ranks, in parts of the size of a bucket.
+    /// The sum of `values`, `[N]`, over all ranks, in parts of the size of a bucket.
     fn sum_in_parts(&self, values: &Tensor) -> Result<Tensor> {
         let (count, group) = (values.elem_count(), self.ranks.group());
         let part = (self.config.bucket_bytes / size_of::<f32>()).max(1);

@@ -75,7 +75,7 @@ impl Shards {
         self.places(round).map(|places| places.len()).collect()
     }
 
-    /// The weights that this rank sends in a round, [N].
+    /// The weights that this rank sends in a round, `[N]`.
     fn read(&self, parameters: &Parameters, round: usize) -> Result<Tensor> {
         let places = self.places(round).nth(self.ranks.rank());
         let mut own = Vec::new();
