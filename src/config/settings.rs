@@ -397,8 +397,8 @@ settings! {
         default_missing_value = "true"
     )]
     tf32 (bool): bool = false;
-    /// Where to compute: cpu, cuda:N, cuda (the first GPU; of several processes on a machine each takes
-    /// the one of its number), or auto: a GPU where one can be used [default: auto]
+    /// Where to compute: cpu, cuda:N, cuda (the first GPU; of several processes on a machine each
+    /// takes the one of its number), or auto: a GPU where one can be used [default: auto]
     #[arg(long, help_heading = MACHINE, value_name = "DEVICE", value_parser = named::<Device>)]
     device (Device): Device = Device::Auto;
     /// Type of gradients on their way between processes: f32, or bf16 (half the bytes; the sums are

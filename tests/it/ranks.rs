@@ -1,6 +1,6 @@
 //! Several ranks train as one process does that accumulates the batches of all: with ranks that are
 //! threads of the test here, and as real processes where the build has an engine for them: over
-//! NCCL where there is a GPU, else over MPI.
+//! NCCL where there is a GPU (`scripts/cuda-simulate --whole ranks` has one for show), else over MPI.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

@@ -4,13 +4,15 @@ that is. What Rust asks of the driver and of cuBLAS is so tried before a GPU is 
 grids, types and addresses of every launch, waits, frees, pinned memory, the commands themselves, and
 scripts/gpu-check, which then holds no surprises.
 
-    scripts/cuda-simulate --whole [PART …]     parts: those below; all of them take a quarter of an hour
+    scripts/cuda-simulate --whole [PART …]     parts: those below; all of them take half an hour
 
 itself    the device that is not there: right programs run right, and mistakes are found
 unit      every operation against the CPU's, forward and backward, in f32, bf16 and f16
 goldens   the original's goldens on the device
 models    whole models, recomputed ones, steps that are not finite, f16's loss scale; with three seeds
           for the order in which streams run
+ranks     two and four processes by `gene-bert launch` over a stand-in for NCCL, beside one: divided
+          moments, bf16 on the way, processes that are killed, stopped, asked to end, resumed
 commands  mlm, cls, embed, predict, eval and bench with --device cuda:0 beside the CPU; runs resumed
 check     scripts/gpu-check pack, and scripts/gpu-check run --small
 
@@ -42,7 +44,7 @@ def toolkit():
 
 def built(environment):
     """The programs of the tests, and the folder of the fatbins."""
-    what = ["--locked", "--features", "cuda", "--message-format", "json", "--lib", "--test", "it"]
+    what = ["--locked", "--features", "nccl", "--message-format", "json", "--lib", "--test", "it"]
     command = ["cargo", "test", "--no-run", *what]
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, text=True)
     found = {}
@@ -108,6 +110,9 @@ class Whole:
         for seed in ["1", "2", "3"]:
             self.tests(f"models-{seed}", "it", "on_a_device::", STANDIN_SEED=seed)
 
+    def ranks(self):
+        self.tests("ranks", "it", "ranks::processes::", "--test-threads", "1")
+
     def commands(self):
         self.tests("commands", "it", "device_commands::")
 
@@ -125,7 +130,7 @@ class Whole:
 
 def main():
     os.chdir(ROOT)
-    parts = ["itself", "unit", "goldens", "models", "commands", "check"]
+    parts = ["itself", "unit", "goldens", "models", "ranks", "commands", "check"]
     names = sys.argv[1:] or parts
     if set(names) - set(parts):
         sys.exit(__doc__)

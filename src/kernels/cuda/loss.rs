@@ -53,7 +53,7 @@ pub(in crate::kernels) fn sum_of_losses(losses: &[Number], device: &Device) -> R
     }
 }
 
-/// The sum of the numbers of an f64 [N], as an f64 [1].
+/// The sum of some f64, as one.
 fn sum_of(gpu: &Gpu, numbers: &Tensor) -> Result<Tensor> {
     let sum = gpu.fresh(1, DType::F64)?;
     let grid = Grid {

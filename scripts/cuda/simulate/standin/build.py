@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Builds the device that is not there (machine.h) into target/cuda/simulate/standin: libcuda.so.1,
-libcublas.so.13, libcublasLt.so.13 and libcurand.so.10 for the loaders of the program's build with CUDA,
-and an nvidia-smi for gpu-check. Needs g++, and cargo for where cudarc's sources are.
+libcublas.so.13, libcublasLt.so.13, libcurand.so.10 and libnccl.so.2 for the loaders of the program's
+build with CUDA, and an nvidia-smi for gpu-check. Needs g++, and cargo for where cudarc's sources are.
 
     scripts/cuda/simulate/standin/build.py
 
@@ -37,6 +37,7 @@ LIBRARIES = [
     ("libcublas.so.13", "cublas", ["cublas"], ["libcuda.so.1"]),
     ("libcublasLt.so.13", "cublasLt", [], ["libcuda.so.1"]),
     ("libcurand.so.10", "curand", ["curand"], ["libcuda.so.1"]),
+    ("libnccl.so.2", "nccl", ["nccl"], ["libcuda.so.1"]),
 ]
 
 MISSING = """

@@ -130,22 +130,22 @@ void run_until(Held &held, Stream *wanted, const std::function<bool()> &holds) {
     }
 }
 
-// Begins work that waits for other processes, where no thread here comes for it.
+// Begins work that waits for other processes, where no thread here comes for it, and whatever it waits
+// for itself: the threads of all processes may be waiting for one another's messages.
 void help() {
     Queues &all = queues();
     Held held(all.lock);
     while (true) {
-        all.moved.wait_for(held, std::chrono::milliseconds(20));
         Clock::time_point late = Clock::now() - std::chrono::milliseconds(20);
-        for (Stream *stream : ready_streams()) {
-            bool has_old = false;
-            for (const Work &work : stream->queue) {
-                has_old |= work.runs_for_long && work.since < late;
-            }
-            if (has_old) {
-                run_first(held, stream);
-                break;
-            }
+        bool has_old = false;
+        for (Stream *stream : all.streams) {
+            for (const Work &work : stream->queue) has_old |= work.runs_for_long && work.since < late;
+        }
+        std::vector<Stream *> ready = ready_streams();
+        if (has_old && !ready.empty()) {
+            run_first(held, ready[below(ready.size())]);
+        } else {
+            all.moved.wait_for(held, std::chrono::milliseconds(20));
         }
     }
 }
