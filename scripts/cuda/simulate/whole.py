@@ -4,7 +4,7 @@ that is. What Rust asks of the driver and of cuBLAS is so tried before a GPU is 
 grids, types and addresses of every launch, waits, frees, pinned memory, the commands themselves, and
 scripts/gpu-check, which then holds no surprises.
 
-    scripts/cuda-simulate --whole [PART …]     parts: those below; all of them take half an hour
+    scripts/cuda-simulate --whole [PART …]     parts: those below
 
 itself    the device that is not there: right programs run right, and mistakes are found
 unit      every operation against the CPU's, forward and backward, in f32, bf16 and f16
