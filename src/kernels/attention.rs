@@ -6,7 +6,7 @@
 //! keys are those of whole rows. The forward pass keeps the log of each query's sum of exponentials;
 //! the backward pass recomputes the probabilities from it. One task is one (cell, head, block)
 //! forward and one (cell, head) backward, so results do not depend on threads. The dropout mask of a
-//! probability follows from its (token, head) and the key's place in the cell.
+//! probability follows from the cell's first token, the head and the two places in the cell.
 //!
 //! Shapes: q, k, v, context [T, H·d]; the head h is columns h·d..(h+1)·d. log_sums [H, T].
 
@@ -81,7 +81,7 @@ pub fn forward(
             let (pair, block) = &tasks[task];
             let (cell, head) = &pairs[*pair];
             let block = block.clone();
-            heads.block_forward(cell.len(), *head, block, &sides[*pair], (&to, &sums));
+            heads.block_forward(cell, *head, block, &sides[*pair], (&to, &sums));
         });
     }
     // SAFETY: the cells cover all tokens, their blocks the cells, and the heads all columns.
@@ -243,23 +243,23 @@ impl<'a> Heads<'a> {
     }
 
     /// The keys of the dropout of a block's queries.
-    fn mask(&self, block: &Range<usize>, head: usize) -> Mask<'a> {
-        let row = |token: usize| token * self.settings.num_heads + head;
+    fn mask(&self, cell: &Range<usize>, block: &Range<usize>, head: usize) -> Mask<'a> {
+        let (start, heads) = (cell.start, (self.settings.num_heads, head));
         Mask(self.settings.dropout.map(|dropout| {
-            let keys = block.clone().map(|token| dropout.row_key(row(token)));
-            (dropout, keys.collect())
+            let key = |token| dropout.query_key((start, token - start), heads);
+            (dropout, block.clone().map(key).collect())
         }))
     }
 
     fn block_forward(
         &self,
-        n: usize,
+        cell: &Range<usize>,
         head: usize,
         block: Range<usize>,
         [k, v]: &[Side<'_>; 2],
         (context, log_sums): (&Shared<'_>, &Shared<'_>),
     ) {
-        let (m, precision) = (block.len(), self.settings.precision);
+        let (n, m, precision) = (cell.len(), block.len(), self.settings.precision);
         let stride = m.next_multiple_of(LANES);
         with_scratch(n * stride, |scores| {
             let q = self.view(self.q, &block, head);
@@ -269,7 +269,7 @@ impl<'a> Heads<'a> {
             // SAFETY: this task alone has this head of this block's tokens.
             let log_sums = unsafe { log_sums.slice(at..at + m) };
             let mut factors = [0.0; BLOCK];
-            let (mask, factors) = (self.mask(&block, head), &mut factors[..m]);
+            let (mask, factors) = (self.mask(cell, &block, head), &mut factors[..m]);
             exponentials(self.scale, scores, &mask, log_sums, factors);
             let p = precision.left(Matrix::new(scores, n, m, stride).transposed());
             // SAFETY: this task alone has this head of this block's tokens.
@@ -317,7 +317,7 @@ impl<'a> Heads<'a> {
                     let right = precision.right(right.transposed());
                     multiply(left, &right, false, &mut MatrixMut::new(to, n, m, stride));
                 }
-                self.scores_backward(&block, head, outcome, p, ds);
+                self.scores_backward((&cell, &block), head, outcome, p, ds);
                 let [p, ds] = [p, ds].map(|scores| Matrix::new(scores, n, m, stride));
                 let turned = precision.left(ds.transposed());
                 multiply(&turned, &k, false, &mut place(0, &block));
@@ -337,7 +337,7 @@ impl<'a> Heads<'a> {
     /// `ds` of those the scores' gradients.
     fn scores_backward(
         &self,
-        block: &Range<usize>,
+        (cell, block): (&Range<usize>, &Range<usize>),
         head: usize,
         outcome: Outcome<'_>,
         p: &mut [f32],
@@ -358,7 +358,7 @@ impl<'a> Heads<'a> {
             self.scale,
             p,
             ds,
-            &self.mask(block, head),
+            &self.mask(cell, block, head),
             log_sums,
             &deltas,
         );

@@ -10,7 +10,7 @@ use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
 use super::attention::Settings;
-use super::dropout::RowMask;
+use super::dropout::{Dropout, multiplier, square};
 use super::profile::span;
 use super::simd::{dot, exp, max, sum, vectorized};
 use crate::buffers::{from_vec, read};
@@ -124,12 +124,12 @@ impl<'a> Cell<'a> {
         cells.collect()
     }
 
-    /// Which probabilities of `head` are kept, and what they are multiplied by.
+    /// The dropout of `head`'s probabilities, with its query's key.
     #[inline(always)]
-    fn mask(&self, head: usize) -> Option<(RowMask, f32)> {
+    fn mask(&self, head: usize) -> Option<(&'a Dropout, u32)> {
         let dropout = self.settings.dropout?;
-        let row = self.start * self.settings.num_heads + head;
-        Some((dropout.row(row), dropout.scale()))
+        let heads = (self.settings.num_heads, head);
+        Some((dropout, dropout.query_key((self.start, 0), heads)))
     }
 
     #[inline(always)]
@@ -140,11 +140,13 @@ impl<'a> Cell<'a> {
 }
 
 #[inline(always)]
-fn factor(mask: Option<(RowMask, f32)>, column: usize) -> f32 {
-    match mask {
-        Some((mask, scale)) if mask.keeps(column) => scale,
-        Some(_) => 0.0,
-        None => 1.0,
+fn factor(mask: Option<(&Dropout, u32)>, key: usize) -> f32 {
+    let Some((dropout, query_key)) = mask else {
+        return 1.0;
+    };
+    match dropout.keeps(square(query_key, key), multiplier(0, key)) {
+        true => dropout.scale(),
+        false => 0.0,
     }
 }
 

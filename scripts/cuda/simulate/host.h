@@ -222,6 +222,8 @@ void launch(Kernel kernel, Place grid, unsigned threads, size_t shared, Argument
 // --- What the instructions do ----------------------------------------------------------------------
 
 inline unsigned char *dynamic_shared() { return block.shared.data(); }
+typedef const char *SharedAddress;
+inline SharedAddress shared_address(const void *at) { return (SharedAddress)at; }
 
 inline void copy16(void *to, const void *from, bool there) {
     if ((uintptr_t)to % 16 || (there && (uintptr_t)from % 16)) {
@@ -276,8 +278,8 @@ inline void load_tiles(unsigned (&to)[4], const void *row, bool transposed) {
         to[i] = half[0] | (unsigned)half[1] << 16;
     }
 }
-inline void load_matrices(unsigned (&to)[4], const void *row) { load_tiles(to, row, false); }
-inline void load_transposed(unsigned (&to)[4], const void *row) { load_tiles(to, row, true); }
+inline void load_matrices(unsigned (&to)[4], SharedAddress row) { load_tiles(to, row, false); }
+inline void load_transposed(unsigned (&to)[4], SharedAddress row) { load_tiles(to, row, true); }
 
 template <typename T> inline float half_of(uint64_t word, unsigned which) {
     return to_float(T{(uint16_t)(word >> (16 * which))});

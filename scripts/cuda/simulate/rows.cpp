@@ -437,6 +437,14 @@ static void try_dropout_bits() {
         }
         check("dropout bits", bits == expected[i]);
     }
+    // Queries of the second head of three, of a cell that begins at token 1000, and every fifth key.
+    const u32 places[5] = {0, 7, 8, 15, 2003};
+    const u32 expected_of[5] = {0xFFEB57FD, 0xFFF5FBB0, 0x7F3F3BFF, 0xFBFF55A7, 0xDFFA7BC9};
+    for (int i = 0; i < 5; i++) {
+        u32 key = query_key(dropout, 1000, places[i], 3, 1), bits = 0;
+        for (u32 j = 0; j < 32; j++) bits |= (u32)(kept_square(dropout, key, places[i], 5 * j) > 0) << j;
+        check("dropout bits of attention", bits == expected_of[i]);
+    }
 }
 
 template <typename T> void try_type() {

@@ -1,10 +1,10 @@
 //! What stands between the products of attention: the softmax over keys, and its way back.
 //!
 //! Scores lie key by key, a row of queries each. A strip of [`LANES`] queries is taken at a time,
-//! through all keys, so that its sums, largest scores and dropout keys stay in registers. Loops here
+//! through all keys, so that its sums and largest scores stay in registers. Loops here
 //! are plain ones and functions inlined: closures would be compiled for the lowest instruction set.
 
-use crate::kernels::dropout::Dropout;
+use crate::kernels::dropout::{APART, Dropout, multiplier, square};
 use crate::kernels::simd::{exp, vectorized};
 
 /// Queries whose numbers stay in registers while keys go by; rows of scores are padded to as many.
@@ -25,15 +25,44 @@ fn lanes<T: Copy + Default>(values: &[T], first: usize) -> [T; LANES] {
     lanes
 }
 
-/// `kept` for queries (by their keys) that see the key in `column`, 0 for those that do not.
+/// The hashes of a strip of queries and of two keys, the first in place `key`.
 #[inline(always)]
-fn seen(dropout: &Dropout, row_keys: &[u32; LANES], column: usize, kept: f32) -> [f32; LANES] {
+fn squares(query_keys: &[u32; LANES], key: usize) -> [u32; LANES] {
+    let mut squares = [0; LANES];
+    for lane in 0..LANES {
+        squares[lane] = square(query_keys[lane], key);
+    }
+    squares
+}
+
+/// The multipliers of a strip of queries and the first, or the second, of two keys.
+const MULTIPLIERS: [[u32; LANES]; 2] = {
+    let mut all = [[0; LANES]; 2];
+    let mut i = 0;
+    while i < 2 * LANES {
+        all[i / LANES][i % LANES] = multiplier(i % LANES, i / LANES * APART);
+        i += 1;
+    }
+    all
+};
+
+/// `kept` for queries that see the first (0) or the second (1) of two keys, 0 for those that do not.
+#[inline(always)]
+fn seen(dropout: &Dropout, squares: &[u32; LANES], which: usize, kept: f32) -> [f32; LANES] {
+    let multipliers = &MULTIPLIERS[which];
     let mut seen = [0.0; LANES];
     for lane in 0..LANES {
-        let keeps = dropout.keeps(row_keys[lane], column);
+        let keeps = dropout.keeps(squares[lane], multipliers[lane]);
         seen[lane] = if keeps { kept } else { 0.0 };
     }
     seen
+}
+
+/// Groups of twice [`APART`] rows of scores, in two halves.
+#[inline(always)]
+fn groups(scores: &mut [f32], stride: usize) -> impl Iterator<Item = (&mut [f32], &mut [f32])> {
+    let groups = scores.chunks_mut(2 * APART * stride);
+    groups.map(move |rows| rows.split_at_mut(rows.len().min(APART * stride)))
 }
 
 /// The columns of some queries in rows of `stride` scores.
@@ -107,15 +136,23 @@ vectorized! {
             let mut totals = [0.0; LANES];
             for (part, rows) in scores.chunks_mut(KEYS * stride).enumerate() {
                 let mut sums = [0.0; LANES];
-                let rows = (part * KEYS..).zip(columns(rows, stride, first));
                 if let Some((dropout, keys)) = &mask.0 {
                     let keys = lanes(keys, first);
-                    for (key, row) in rows {
-                        let seen = seen(dropout, &keys, key, 1.0);
-                        exponential(scale, row, &largest, &mut sums, &seen);
+                    for (group, (rows, others)) in groups(rows, stride).enumerate() {
+                        let first_key = part * KEYS + group * 2 * APART;
+                        let mut others = columns(others, stride, first);
+                        for (key, row) in (first_key..).zip(columns(rows, stride, first)) {
+                            let squares = squares(&keys, key);
+                            let sees = seen(dropout, &squares, 0, 1.0);
+                            exponential(scale, row, &largest, &mut sums, &sees);
+                            if let Some(row) = others.next() {
+                                let sees = seen(dropout, &squares, 1, 1.0);
+                                exponential(scale, row, &largest, &mut sums, &sees);
+                            }
+                        }
                     }
                 } else {
-                    for (_, row) in rows {
+                    for row in columns(rows, stride, first) {
                         exponential(scale, row, &largest, &mut sums, &[1.0; LANES]);
                     }
                 }
@@ -144,14 +181,25 @@ vectorized! {
         let (m, stride) = (log_sums.len(), log_sums.len().next_multiple_of(LANES));
         for first in (0..m).step_by(LANES) {
             let queries = (&lanes(log_sums, first), &lanes(deltas, first));
-            let rows = columns(p, stride, first).zip(columns(ds, stride, first));
             if let Some((dropout, keys)) = &mask.0 {
                 let keys = lanes(keys, first);
-                for (key, (p, ds)) in rows.enumerate() {
-                    let seen = seen(dropout, &keys, key, dropout.scale());
-                    gradient(scale, p, ds, queries, &seen);
+                let groups = groups(p, stride).zip(groups(ds, stride));
+                for (group, ((p, other_p), (ds, other_ds))) in groups.enumerate() {
+                    let rows = columns(p, stride, first).zip(columns(ds, stride, first));
+                    let others = columns(other_p, stride, first);
+                    let mut others = others.zip(columns(other_ds, stride, first));
+                    for (key, (p, ds)) in (group * 2 * APART..).zip(rows) {
+                        let squares = squares(&keys, key);
+                        let sees = seen(dropout, &squares, 0, dropout.scale());
+                        gradient(scale, p, ds, queries, &sees);
+                        if let Some((p, ds)) = others.next() {
+                            let sees = seen(dropout, &squares, 1, dropout.scale());
+                            gradient(scale, p, ds, queries, &sees);
+                        }
+                    }
                 }
             } else {
+                let rows = columns(p, stride, first).zip(columns(ds, stride, first));
                 for (p, ds) in rows {
                     gradient(scale, p, ds, queries, &[1.0; LANES]);
                 }

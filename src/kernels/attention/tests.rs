@@ -1,7 +1,7 @@
 //! Attention against the textbook's, finite differences, other thread counts and other precision.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::kernels::dropout::DropoutKey;
+use crate::kernels::dropout::{DropoutKey, multiplier, square};
 use crate::kernels::testing::{Random, assert_close, inner, same_for_any_threads, slopes, wide};
 
 fn starts(lengths: &[usize]) -> Vec<u32> {
@@ -31,7 +31,9 @@ fn reference(settings: Settings<'_>, width: usize, q: &[f64], k: &[f64], v: &[f6
                 let total: f64 = cell.clone().map(|key| score(key).exp()).sum();
                 for (place, key) in cell.clone().enumerate() {
                     let kept = settings.dropout.map_or(1.0, |d| {
-                        let keeps = d.row(query * settings.num_heads + head).keeps(place);
+                        let (query, heads) = (query - cell.start, (settings.num_heads, head));
+                        let hash = square(d.query_key((cell.start, query), heads), place);
+                        let keeps = d.keeps(hash, multiplier(query, place));
                         if keeps { f64::from(d.scale()) } else { 0.0 }
                     });
                     let p = score(key).exp() / total * kept;

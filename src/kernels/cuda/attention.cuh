@@ -36,10 +36,7 @@ __device__ inline void forward(const T *q, const T *k, const T *v, T *context, f
     // Of this lane's two rows, g and g + 8 of the warp's.
     u32 row = tile.first + 16 * warp + lane / 4;
     float largest[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
-    u32 keys[2];
-    for (int r = 0; r < 2; r++) {
-        keys[r] = row_key(dropout, (u64)(tile.start + row + 8 * r) * heads.num_heads + head);
-    }
+    u32 key = query_key(dropout, tile.start, row, heads.num_heads, head);
     float sums[D / 8][4] = {};
     float scale = heads.scale * LOG2_E;
     Kept<D> kept_queries;
@@ -72,11 +69,15 @@ __device__ inline void forward(const T *q, const T *k, const T *v, T *context, f
         }
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            for (int j = 0; j < 4; j++) {
-                float p = power_of_2(scores[i][j] * scale - shift[j / 2]);
-                total[j / 2] += p;
-                if (DROPS && !keeps(dropout.threshold, keys[j / 2], column + 8 * i + j % 2)) p = 0.0f;
-                scores[i][j] = p;
+            // A square of the mask: keys 8 apart, and rows 8 apart.
+            int left = i / 2 * 2, first = i % 2;
+            u32 hash = DROPS ? square(key, column + 8 * left + first) : 0;
+            for (int of = 0; of < 4; of++) {
+                float &score = scores[left + of % 2][first + of / 2 * 2];
+                float p = power_of_2(score * scale - shift[of / 2]);
+                total[of / 2] += p;
+                if (DROPS && !square_keeps(dropout.threshold, hash, of / 2, of % 2)) p = 0.0f;
+                score = p;
             }
         }
 #pragma unroll
@@ -126,7 +127,7 @@ __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T
             bool there = query < tile.length;
             query_sums[threadIdx.x] = there ? log_sums[from] * LOG2_E : INFINITY;
             query_deltas[threadIdx.x] = there ? deltas[from] : 0.0f;
-            query_keys[threadIdx.x] = row_key(dropout, token * heads.num_heads + head);
+            query_keys[threadIdx.x] = query_key(dropout, tile.start, query, heads.num_heads, head);
         }
         wait_copies<1>();
         __syncthreads();
@@ -136,13 +137,18 @@ __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T
         multiply_tiles<D>(ds, Reread<D, T>{values}, gradients);
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            for (int j = 0; j < 4; j++) {
-                int query = 8 * i + 2 * (lane % 4) + j % 2;
-                float probability = power_of_2(p[i][j] * scale - query_sums[query]);
-                float factor = 1.0f;
-                if (DROPS) factor = kept(dropout, query_keys[query], row + 8 * (j / 2));
-                p[i][j] = probability * factor;
-                ds[i][j] = probability * heads.scale * (ds[i][j] * factor - query_deltas[query]);
+            // A square of the mask: queries 8 apart, and rows (of keys) 8 apart.
+            int left = i / 2 * 2, first = i % 2, query = 8 * left + 2 * (lane % 4) + first;
+            u32 hash = DROPS ? square(query_keys[query], row) : 0;
+            for (int of = 0; of < 4; of++) {
+                int column = query + 8 * (of % 2);
+                float &weight = p[left + of % 2][first + of / 2 * 2];
+                float &gradient = ds[left + of % 2][first + of / 2 * 2];
+                float probability = power_of_2(weight * scale - query_sums[column]);
+                float factor = DROPS ? dropout.scale : 1.0f;
+                bool drops = DROPS && !square_keeps(dropout.threshold, hash, of % 2, of / 2);
+                weight = drops ? 0.0f : probability;
+                gradient = probability * (gradient * (drops ? 0.0f : factor) - query_deltas[column]);
             }
         }
         multiply_weights<D>(dv_sums, p, gradients);
@@ -150,8 +156,8 @@ __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T
         __syncthreads();
     }
     wait_copies<0>();
-    write_rows<D>(dk + at, dk_sums, 1.0f, 1.0f, tile.first, tile.length, stride);
-    write_rows<D>(dv + at, dv_sums, 1.0f, 1.0f, tile.first, tile.length, stride);
+    write_rows<D>(dk + at, dk_sums, heads.scale, heads.scale, tile.first, tile.length, stride);
+    write_rows<D>(dv + at, dv_sums, dropout.scale, dropout.scale, tile.first, tile.length, stride);
 }
 
 // dq of 64 queries: the block goes over all keys of the cell.
@@ -169,13 +175,12 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
     stages.fill(0, k + at, v + at, tile.length, stride);
     u32 row = tile.first + 16 * warp + lane / 4;
     float row_sums[2], row_deltas[2];
-    u32 row_keys[2];
+    u32 key = query_key(dropout, tile.start, row, heads.num_heads, head);
     for (int r = 0; r < 2; r++) {
         bool there = row + 8 * r < tile.length;
         u64 token = tile.start + row + 8 * r, from = head * heads.num_tokens + token;
         row_sums[r] = there ? log_sums[from] * LOG2_E : INFINITY;
         row_deltas[r] = there ? deltas[from] : 0.0f;
-        row_keys[r] = row_key(dropout, token * heads.num_heads + head);
     }
     float dq_sums[D / 8][4] = {};
     float scale = heads.scale * LOG2_E;
@@ -191,19 +196,23 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
         bool is_partial = (u32)(number + 1) * TILE > tile.length;
 #pragma unroll
         for (int i = 0; i < 8; i++) {
-            for (int j = 0; j < 4; j++) {
-                float probability = power_of_2(p[i][j] * scale - row_sums[j / 2]);
-                float factor = 1.0f;
-                if (DROPS) factor = kept(dropout, row_keys[j / 2], column + 8 * i + j % 2);
-                float gradient = ds[i][j] * factor - row_deltas[j / 2];
-                ds[i][j] = probability * heads.scale * gradient;
+            int left = i / 2 * 2, first = i % 2;
+            u32 hash = DROPS ? square(key, column + 8 * left + first) : 0;
+            for (int of = 0; of < 4; of++) {
+                float weight = p[left + of % 2][first + of / 2 * 2];
+                float &gradient = ds[left + of % 2][first + of / 2 * 2];
+                float probability = power_of_2(weight * scale - row_sums[of / 2]);
+                float factor = DROPS ? dropout.scale : 1.0f;
+                if (DROPS && !square_keeps(dropout.threshold, hash, of / 2, of % 2)) factor = 0.0f;
+                gradient = probability * (gradient * factor - row_deltas[of / 2]);
                 // Beyond the cell's end the probability may be anything.
-                if (is_partial && column + 8 * i + j % 2 >= tile.length) ds[i][j] = 0.0f;
+                bool there = column + 8 * (left + of % 2) + first < tile.length;
+                if (is_partial && !there) gradient = 0.0f;
             }
         }
         multiply_weights<D>(dq_sums, ds, keys);
         __syncthreads();
     }
     wait_copies<0>();
-    write_rows<D>(dq + at, dq_sums, 1.0f, 1.0f, tile.first, tile.length, stride);
+    write_rows<D>(dq + at, dq_sums, heads.scale, heads.scale, tile.first, tile.length, stride);
 }

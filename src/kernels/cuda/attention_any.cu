@@ -82,7 +82,8 @@ __device__ inline void forward(const T *q, const T *k, const T *v, T *context, f
     Row row = row_of(packed, token);
     u64 at = row.first * row.stride + head * width, own = token * row.stride + head * width;
     const float *query = own_row(q + own, 0, width);
-    u32 key = row_key(dropout, token * packed.num_heads + head);
+    u32 own_place = (u32)(token - row.first);
+    u32 key = query_key(dropout, row.first, own_place, packed.num_heads, head);
     float largest = -INFINITY, total = 0.0f, sums[COLUMNS] = {};
     for (u32 first = 0; first < row.length; first += 32) {
         u32 count = row.length - first < 32 ? row.length - first : 32, place = first + lane;
@@ -94,7 +95,7 @@ __device__ inline void forward(const T *q, const T *k, const T *v, T *context, f
         float p = there ? expf(score - largest) : 0.0f;
         total = total * fade + warp_sum(p);
         for (int i = 0; i < COLUMNS; i++) sums[i] *= fade;
-        if (!keeps(dropout.threshold, key, place)) p = 0.0f;
+        if (kept_square(dropout, key, own_place, place) == 0.0f) p = 0.0f;
         add_rows(sums, p, v + at + first * row.stride, count, row.stride, width);
     }
     write(context + own, sums, dropout.scale / total, width);
@@ -113,7 +114,8 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
     const float *query = own_row(q + own, 0, width), *gradient = own_row(dcontext + own, 1, width);
     u64 number = head * packed.num_tokens + token;
     float log_sum = log_sums[number], delta = deltas[number];
-    u32 key = row_key(dropout, token * packed.num_heads + head);
+    u32 own_place = (u32)(token - row.first);
+    u32 key = query_key(dropout, row.first, own_place, packed.num_heads, head);
     float sums[COLUMNS] = {};
     for (u32 first = 0; first < row.length; first += 32) {
         u32 count = row.length - first < 32 ? row.length - first : 32, place = first + lane;
@@ -121,7 +123,8 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
         if (place < row.length) {
             u64 from = at + place * row.stride;
             float p = expf(packed.scale * dot(query, k + from, width) - log_sum);
-            float dp = dot(gradient, v + from, width) * kept(dropout, key, place);
+            float dp = dot(gradient, v + from, width);
+            dp *= kept_square(dropout, key, own_place, place);
             ds = p * packed.scale * (dp - delta);
         }
         add_rows(sums, ds, k + at + first * row.stride, count, row.stride, width);
@@ -148,7 +151,9 @@ __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T
             u64 query = row.first + first + lane, from = query * row.stride + head * width;
             u64 number = head * packed.num_tokens + query;
             float p = expf(packed.scale * dot(key, q + from, width) - log_sums[number]);
-            float factor = kept(dropout, row_key(dropout, query * packed.num_heads + head), place);
+            u32 query_place = first + lane;
+            u32 hash_key = query_key(dropout, row.first, query_place, packed.num_heads, head);
+            float factor = kept_square(dropout, hash_key, query_place, place);
             float dp = dot(value, dcontext + from, width) * factor;
             dropped = p * factor;
             ds = p * packed.scale * (dp - deltas[number]);

@@ -31,9 +31,15 @@ __device__ inline unsigned char *dynamic_shared() {
     return memory;
 }
 
+// A place in shared memory, in bytes.
+typedef unsigned SharedAddress;
+__device__ inline SharedAddress shared_address(const void *at) {
+    return (SharedAddress)__cvta_generic_to_shared(at);
+}
+
 // Copies 16 bytes from global to shared memory without waiting; zeros where `there` is false.
 __device__ inline void copy16(void *to, const void *from, bool there) {
-    unsigned at = (unsigned)__cvta_generic_to_shared(to);
+    SharedAddress at = shared_address(to);
     int bytes = there ? 16 : 0;
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;\n" ::"r"(at), "l"(from), "r"(bytes));
 }
@@ -46,18 +52,16 @@ template <int PENDING> __device__ inline void wait_copies() {
 
 // Four 8 × 8 matrices of 16-bit numbers; lane 8 i + r gives the address of row r of matrix i. Lane l
 // receives of each matrix the numbers (l / 4, 2 (l % 4)) and the one to its right.
-__device__ inline void load_matrices(unsigned (&to)[4], const void *row) {
-    unsigned at = (unsigned)__cvta_generic_to_shared(row);
+__device__ inline void load_matrices(unsigned (&to)[4], SharedAddress row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(at));
+                 : "r"(row));
 }
 // The same of the matrices' transposes.
-__device__ inline void load_transposed(unsigned (&to)[4], const void *row) {
-    unsigned at = (unsigned)__cvta_generic_to_shared(row);
+__device__ inline void load_transposed(unsigned (&to)[4], SharedAddress row) {
     asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];\n"
                  : "=r"(to[0]), "=r"(to[1]), "=r"(to[2]), "=r"(to[3])
-                 : "r"(at));
+                 : "r"(row));
 }
 
 // c [16 × 8] += a [16 × 16] · b [16 × 8] on tensor cores, f32 sums. Lane l = 4 g + t holds of c the
@@ -122,6 +126,31 @@ __device__ inline bool keeps(u32 threshold, u32 key, u32 column) {
     hash = (hash ^ (hash >> 16)) * 0x7FEB352Du;
     hash = (hash ^ (hash >> 15)) * 0x846CA68Bu;
     return (hash ^ (hash >> 16)) >= threshold;
+}
+
+// Attention's masks: four bits share a hash, those of queries q and q + 8 and keys k and k + 8, where
+// neither place in the cell has the bit 8. `key` is the row_key of the query's token, as if it had
+// not that bit, and the head.
+const u32 APART = 8;
+
+__device__ inline u32 query_key(const Dropout &dropout, u64 start, u32 place, int num_heads, int head) {
+    return row_key(dropout, (start + (place & ~APART)) * num_heads + head);
+}
+__device__ inline u32 square(u32 key, u32 column) {
+    u32 hash = ((column & ~APART) * 0x9E3779B1u) ^ key;
+    hash = (hash ^ (hash >> 16)) * 0x7FEB352Du;
+    return hash ^ (hash >> 15);
+}
+// Of the queries and of the keys of a square: the first (0) or the second (1).
+__device__ inline bool square_keeps(u32 threshold, u32 square, int query, int key) {
+    u32 first = key ? 0x2C1B3C6Du : 0x846CA68Bu, second = key ? 0xD3833E81u : 0x297A2D39u;
+    return square * (query ? second : first) >= threshold;
+}
+// What the probability of the query in `row` of its cell for the key in `column` is multiplied by.
+__device__ inline float kept_square(const Dropout &dropout, u32 key, u32 row, u32 column) {
+    int second_row = row / APART % 2, second_column = column / APART % 2;
+    u32 hash = square(key, column);
+    return square_keeps(dropout.threshold, hash, second_row, second_column) ? dropout.scale : 0.0f;
 }
 
 // What the number in `column` of the row of `key` is multiplied by.

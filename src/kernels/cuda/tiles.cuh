@@ -25,20 +25,28 @@ template <int D> struct Pitch {
 template <int D, typename T>
 __device__ inline void copy_tile(T *to, const T *from, u32 first, u32 length, u64 stride) {
     const int PIECES = D / 8;
-    for (int i = threadIdx.x; i < TILE * PIECES; i += THREADS) {
-        int row = i / PIECES, column = i % PIECES * 8;
+#pragma unroll
+    for (int turn = 0; turn < TILE * PIECES / THREADS; turn++) {
+        int i = turn * THREADS + threadIdx.x, row = i / PIECES, column = i % PIECES * 8;
         bool there = first + row < length;
         const T *at = from + (there ? first + row : 0) * stride + column;
         copy16(to + row * Pitch<D>::ROW + column, at, there);
     }
 }
 
+// Where this lane's row of four 8 × 8 matrices begins that ldmatrix reads from a tile: the lane adds
+// `rows` and `columns` once, products add what all lanes share.
+template <int D, typename T>
+__device__ inline SharedAddress lane_place(const T *tile, int rows, int columns) {
+    return shared_address(tile) + (rows * Pitch<D>::ROW + columns) * (int)sizeof(T);
+}
+
 // Of the warp's 16 rows of a tile, the 16 columns from `column` on, as the left side of a product.
 template <int D, typename T>
 __device__ inline void left_side(unsigned (&to)[4], const T *tile, int column) {
     int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int row = 16 * warp + lane % 16;
-    load_matrices(to, tile + row * Pitch<D>::ROW + column + lane / 16 * 8);
+    SharedAddress at = lane_place<D>(tile, 16 * warp + lane % 16, lane / 16 * 8);
+    load_matrices(to, at + column * (int)sizeof(T));
 }
 
 // All of the warp's rows of a tile in registers, for a tile that is multiplied with many.
@@ -67,6 +75,7 @@ __device__ inline void left_piece(unsigned (&to)[4], const Reread<D, T> &from, i
 template <int D, typename T, typename Left>
 __device__ inline void multiply_tiles(float (&sums)[8][4], const Left &left, const T *right) {
     int lane = threadIdx.x % 32;
+    SharedAddress at = lane_place<D>(right, lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8);
 #pragma unroll
     for (int i = 0; i < 8; i++)
         for (int j = 0; j < 4; j++) sums[i][j] = 0.0f;
@@ -76,8 +85,7 @@ __device__ inline void multiply_tiles(float (&sums)[8][4], const Left &left, con
         left_piece(a, left, k, T());
 #pragma unroll
         for (int i = 0; i < 8; i += 2) {
-            int row = 8 * i + lane % 8 + lane / 16 * 8;
-            load_matrices(b, right + row * Pitch<D>::ROW + k + lane / 8 % 2 * 8);
+            load_matrices(b, at + (8 * i * Pitch<D>::ROW + k) * (int)sizeof(T));
             multiply_add(sums[i], a, b[0], b[1], T());
             multiply_add(sums[i + 1], a, b[2], b[3], T());
         }
@@ -89,6 +97,7 @@ template <int D, typename T>
 __device__ inline void multiply_weights(float (&to)[D / 8][4], const float (&weights)[8][4],
                                         const T *right) {
     int lane = threadIdx.x % 32;
+    SharedAddress at = lane_place<D>(right, lane % 16, lane / 16 * 8);
 #pragma unroll
     for (int k = 0; k < 4; k++) {
         const float(&low)[4] = weights[2 * k], (&high)[4] = weights[2 * k + 1];
@@ -97,8 +106,7 @@ __device__ inline void multiply_weights(float (&to)[D / 8][4], const float (&wei
 #pragma unroll
         for (int i = 0; i < D / 8; i += 2) {
             unsigned b[4];
-            int row = 16 * k + lane % 16;
-            load_transposed(b, right + row * Pitch<D>::ROW + 8 * i + lane / 16 * 8);
+            load_transposed(b, at + (16 * k * Pitch<D>::ROW + 8 * i) * (int)sizeof(T));
             multiply_add(to[i], a, b[0], b[1], T());
             multiply_add(to[i + 1], a, b[2], b[3], T());
         }
