@@ -40,6 +40,8 @@ pub(super) use rows::{add_rows, apply_dropout, gather, scatter};
 
 use super::dropout::Dropout;
 
+/// Bytes of shared memory that every kernel may have.
+const USUAL_SHARED: usize = 48 << 10;
 /// Threads of a block of most kernels.
 const THREADS: u32 = 128;
 
@@ -80,8 +82,52 @@ impl Source {
     }
 }
 
-/// Loaded files, by context and source.
-type Modules = HashMap<(usize, Source), Arc<CudaModule>>;
+/// What has been loaded, by context and source: files, and their kernels with the bytes of shared
+/// memory that they may have.
+#[derive(Default)]
+struct Loaded {
+    modules: HashMap<(usize, Source), Arc<CudaModule>>,
+    kernels: HashMap<(usize, Source), HashMap<String, (CudaFunction, usize)>>,
+}
+
+impl Loaded {
+    fn module(&mut self, gpu: &Gpu, source: Source) -> Result<Arc<CudaModule>> {
+        let stream = gpu.inner.cuda_stream();
+        let context = stream.context();
+        let key = (context.cu_ctx() as usize, source);
+        if let Some(module) = self.modules.get(&key) {
+            return Ok(Arc::clone(module));
+        }
+        let fatbin = Ptx::from_binary(source.fatbin().to_vec());
+        let module = context.load_module(fatbin).w()?;
+        self.modules.insert(key, Arc::clone(&module));
+        Ok(module)
+    }
+
+    /// A kernel that may have `shared` bytes; the driver is asked once.
+    fn kernel(
+        &mut self,
+        gpu: &Gpu,
+        source: Source,
+        name: &str,
+        shared: usize,
+    ) -> Result<CudaFunction> {
+        let key = (gpu.inner.cuda_stream().context().cu_ctx() as usize, source);
+        let known = self.kernels.get(&key).and_then(|of| of.get(name));
+        if let Some((kernel, _)) = known.filter(|(_, most)| shared <= *most) {
+            return Ok(kernel.clone());
+        }
+        let kernel = self.module(gpu, source)?.load_function(name).w()?;
+        if shared > USUAL_SHARED {
+            let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+            kernel.set_attribute(attribute, shared as i32).w()?;
+        }
+        let known = (kernel.clone(), shared.max(USUAL_SHARED));
+        let of_source = self.kernels.entry(key).or_default();
+        of_source.insert(name.to_owned(), known);
+        Ok(kernel)
+    }
+}
 
 /// Blocks (x, y), threads of each, bytes of dynamic shared memory.
 #[derive(Debug, Clone, Copy)]
@@ -319,28 +365,11 @@ impl Gpu {
     }
 
     fn function(&self, source: Source, name: &str, shared: usize) -> Result<CudaFunction> {
-        static MODULES: OnceLock<Mutex<Modules>> = OnceLock::new();
-        let stream = self.inner.cuda_stream();
-        let context = stream.context();
-        let key = (context.cu_ctx() as usize, source);
-        let Ok(mut modules) = MODULES.get_or_init(Mutex::default).lock() else {
+        static LOADED: OnceLock<Mutex<Loaded>> = OnceLock::new();
+        let Ok(mut loaded) = LOADED.get_or_init(Mutex::default).lock() else {
             bail!("a thread failed while it loaded kernels");
         };
-        let module = match modules.get(&key) {
-            Some(module) => Arc::clone(module),
-            None => {
-                let fatbin = Ptx::from_binary(source.fatbin().to_vec());
-                let module = context.load_module(fatbin).w()?;
-                modules.insert(key, Arc::clone(&module));
-                module
-            }
-        };
-        let function = module.load_function(name).w()?;
-        if shared > 48 * 1024 {
-            let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            function.set_attribute(attribute, shared as i32).w()?;
-        }
-        Ok(function)
+        loaded.kernel(self, source, name, shared)
     }
 }
 
