@@ -82,6 +82,7 @@ pub fn guarded_step(
     rule: [f64; 7],
     state: &Tensor,
 ) -> Result<Tensor> {
+    let _span = span("AdamW", 0);
     parameters.iter().try_for_each(check)?;
     super::cuda::guarded_adamw(parameters, gradients, losses, rule, state)
 }
@@ -91,6 +92,7 @@ pub fn guarded_step(
 /// # Errors
 /// Shapes that do not fit, or tensors that are not contiguous f32 on the CPU, or one twice.
 pub fn step(parameters: &[Moved<'_>]) -> Result<()> {
+    let _span = span("AdamW", 0);
     #[cfg(feature = "cuda")]
     if parameters
         .iter()
@@ -99,7 +101,6 @@ pub fn step(parameters: &[Moved<'_>]) -> Result<()> {
         parameters.iter().try_for_each(check)?;
         return super::cuda::adamw(parameters);
     }
-    let _span = span("AdamW", 0);
     let mut to = Vec::with_capacity(3 * parameters.len());
     let mut from: Vec<Slice<'_, f32>> = Vec::with_capacity(parameters.len());
     for moved in parameters {

@@ -61,8 +61,8 @@ pub fn forward(
     v: &Tensor,
 ) -> Result<(Tensor, Tensor)> {
     let (num_tokens, width) = check(settings, &[q, k, v])?;
-    on_gpu!(q, super::cuda::attention_forward(settings, [q, k, v]));
     let _span = span("attention forward", 4 * pairs(settings) * width);
+    on_gpu!(q, super::cuda::attention_forward(settings, [q, k, v]));
     let mut context = Fresh::new(num_tokens * width);
     let mut log_sums = vec![0.0; num_tokens * settings.num_heads];
     {

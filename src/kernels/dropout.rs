@@ -155,8 +155,8 @@ pub fn apply(x: Tensor, dropout: Option<&Dropout>) -> Result<Tensor> {
     let Some(dropout) = dropout else {
         return Ok(x);
     };
-    on_gpu!(x, super::cuda::apply_dropout(&x, dropout).map(|()| x));
     let _span = span("dropout", 0);
+    on_gpu!(x, super::cuda::apply_dropout(&x, dropout).map(|()| x));
     let (_, width) = x.dims2()?;
     let rows = rows_per_task(width);
     buffers::write(&x, |x| {

@@ -41,6 +41,7 @@ pub fn normalized(
 ) -> Result<(Tensor, layer_norm::Saved)> {
     check(tables)?;
     on_gpu!(tables.word, {
+        let _span = span("embedding forward", 0);
         let [kept, y, inverse] = super::cuda::embed(tables, norm, dropout, precision.into())?;
         Ok((y, layer_norm::Saved::new(kept, inverse)))
     });

@@ -14,11 +14,11 @@ const CHUNK: usize = 16 * 1024;
 /// # Errors
 /// One is not a contiguous f32 tensor on the CPU.
 pub fn sums_of_squares(tensors: &[&Tensor]) -> Result<Vec<f64>> {
+    let _span = span("gradient norm", 0);
     #[cfg(feature = "cuda")]
     if tensors.iter().any(|tensor| tensor.device().is_cuda()) {
         return super::cuda::sums_of_squares(tensors);
     }
-    let _span = span("gradient norm", 0);
     let values: Vec<_> =
         (tensors.iter().map(|tensor| read::<f32>(tensor))).collect::<Result<_>>()?;
     let chunks: Vec<(usize, &[f32])> = (values.iter().enumerate())

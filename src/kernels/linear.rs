@@ -174,6 +174,7 @@ fn run_forward(
             );
         }
     }
+    let _span = span("linear forward", 2 * n * inner * outer * maps.len());
     on_gpu!(x, {
         let x = x.tensor()?;
         let pairs = maps
@@ -183,7 +184,6 @@ fn run_forward(
             pairs.collect::<Result<Vec<_>>>()?.into_iter().unzip();
         Ok((outputs, activated.pop().flatten().map(Factor::from)))
     });
-    let _span = span("linear forward", 2 * n * inner * outer * maps.len());
     let x = x.open()?;
     let weights = maps.iter().map(|map| read::<f32>(map.weight));
     let weights: Vec<Slice<'_, f32>> = weights.collect::<Result<_>>()?;

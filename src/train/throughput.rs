@@ -165,7 +165,7 @@ pub fn measure(
         if step == WARM_UP {
             before = processor_time();
             if profile {
-                profile::start();
+                profile::start(&parameters.device());
             }
         }
         outcomes.push(run.step(batch)?);

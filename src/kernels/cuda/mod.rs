@@ -9,6 +9,7 @@
 //! proved beside it (`scripts/cuda-simulate`); shapes are checked by the callers.
 
 mod attention;
+pub(super) mod clock;
 mod linear;
 mod loss;
 #[cfg(feature = "nccl")]

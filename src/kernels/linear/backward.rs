@@ -10,7 +10,7 @@ use crate::kernels::factor::{Factor, Open};
 use crate::kernels::matrix::{Fresh, Matrix, MatrixMut, Shared};
 use crate::kernels::parallel::{ColumnSums, PartialSums};
 use crate::kernels::products::{Precision, Products, Tile, To};
-use crate::kernels::profile::span;
+use crate::kernels::profile::{Span, span};
 use crate::kernels::simd::prefetch;
 
 /// The gradient of a map's output [N, O].
@@ -97,10 +97,10 @@ pub fn backward(
     {
         bail!("linear: gradient onto {:?}", dx.shape());
     }
-    on_gpu!(
-        x,
+    on_gpu!(x, {
+        let _span = backward_span(maps, n);
         crate::kernels::cuda::linear_backward(x.tensor()?, maps, to)
-    );
+    });
     match to {
         InputGradient::Onto(dx) => {
             let tensors = maps.iter().map(|map| &map.dweight.tensor).chain([dx]);
@@ -141,7 +141,9 @@ pub fn backward_through(
         bail!("linear: through {:?}", pre.shape());
     }
     on_gpu!(x, {
+        let span = backward_span(&[map], n);
         let dx = crate::kernels::cuda::linear_backward(x.tensor()?, &[map], InputGradient::New)?;
+        drop(span);
         crate::kernels::activation::backward(activation, pre, dx).map(OutputGradient::from)
     });
     let pre = read::<f32>(pre)?;
@@ -221,6 +223,11 @@ fn write_dweights(
     })?
 }
 
+fn backward_span(maps: &[MapGradient<'_>], n: usize) -> Span {
+    let weights = maps.iter().map(|map| map.weight.elem_count());
+    span("linear backward", 4 * n * weights.sum::<usize>())
+}
+
 /// Computes all products of a backward pass; `finish` gets the tiles of that of dx.
 fn run_backward(
     precision: Precision,
@@ -233,10 +240,7 @@ fn run_backward(
     let (n, inner) = x.dims2()?;
     let outers = maps.iter().map(|map| map.weight.dim(0));
     let outers: Vec<usize> = outers.collect::<Result<_>>()?;
-    let _span = span(
-        "linear backward",
-        4 * n * inner * outers.iter().sum::<usize>(),
-    );
+    let _span = backward_span(maps, n);
     let x = x.open()?;
     let dys = maps.iter().map(|map| map.dy.rows.open());
     let dys: Vec<Open<'_>> = dys.collect::<Result<_>>()?;

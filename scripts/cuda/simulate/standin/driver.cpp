@@ -266,6 +266,12 @@ EXPORT int cuEventRecord(void *event, void *stream) {
 
 EXPORT int cuEventQuery(void *event) { return has_passed((Event *)event) ? SUCCESS : NOT_READY; }
 
+EXPORT int cuEventElapsedTime_v2(float *found, void *from, void *to) {
+    NEEDS_CONTEXT
+    *found = milliseconds((Event *)from, (Event *)to);
+    return *found < 0 ? NOT_READY : SUCCESS;
+}
+
 EXPORT int cuEventSynchronize(void *event) {
     NEEDS_CONTEXT
     await((Event *)event);

@@ -61,6 +61,8 @@ void wait_for(void *stream, Event *event);
 // Whether what was in the stream when the event was recorded has run; some work may run meanwhile.
 bool has_passed(Event *event);
 void await(Event *event);
+// Between two events that have passed, or a negative number.
+float milliseconds(Event *from, Event *to);
 
 // Kernels.
 struct Parameter {

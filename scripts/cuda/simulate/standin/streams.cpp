@@ -19,6 +19,7 @@ typedef std::chrono::steady_clock Clock;
 // One recording of an event.
 struct Recording {
     bool passed = false;
+    Clock::time_point at;
 };
 struct Work {
     const char *what;
@@ -93,7 +94,7 @@ void run_first(Held &held, Stream *stream) {
         running = before;
         held.lock();
     }
-    if (work.marks) work.marks->passed = true;
+    if (work.marks) work.marks->passed = true, work.marks->at = Clock::now();
     stream->busy = false;
     stream->done++;
     if (stream->dropped && stream->queue.empty()) {
@@ -242,6 +243,13 @@ void await(Event *event) {
     std::shared_ptr<Recording> recording = event_of(event).last;
     if (!recording) return;
     run_until(held, nullptr, [&] { return recording->passed; });
+}
+
+float milliseconds(Event *from, Event *to) {
+    Held held(queues().lock);
+    std::shared_ptr<Recording> began = event_of(from).last, ended = event_of(to).last;
+    if (!began || !ended || !began->passed || !ended->passed) return -1;
+    return std::chrono::duration<float, std::milli>(ended->at - began->at).count();
 }
 
 EXPORT void standin_enqueue(void *stream, void (*work)(void *), void *data) {
