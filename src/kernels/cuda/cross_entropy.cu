@@ -1,11 +1,35 @@
 // Softmax cross entropy of labelled rows with smoothing and class weights, and its gradient over the
-// logits: src/kernels/cross_entropy.rs, whose formula this is. A block has a row.
-#include "device.cuh"
+// logits: src/kernels/cross_entropy.rs, whose formula this is. A block has a row, and reads it twice:
+// for the loss, whose sum of exponentials is corrected as larger logits come, and for the gradient.
+#include "rows.cuh"
 
 struct Shares {
     float label, each, smoothing; // 1 − ε, ε / V, ε
     float by_class;               // ε / V · Σ w where the spread share weighs by class, else < 0
 };
+
+// Calls act(column, values) for pieces of a row, which the block's threads share: N numbers at once
+// that lie at a multiple of 16 bytes, and one by one what is before and behind those.
+template <typename T, typename Act>
+__device__ inline void each_piece(const T *row, int width, Act act) {
+    const int N = Vector<T>::SIZE;
+    int before = (N - (int)(reinterpret_cast<u64>(row) / sizeof(T) % N)) % N;
+    before = before < width ? before : width;
+    int behind = before + (width - before) / N * N;
+    for (int c = threadIdx.x; c < before; c += blockDim.x) {
+        float value[1] = {to_float(row[c])};
+        act(c, value);
+    }
+    for (int c = before + threadIdx.x * N; c < behind; c += blockDim.x * N) {
+        float values[N];
+        load<N>(values, row + c);
+        act(c, values);
+    }
+    for (int c = behind + threadIdx.x; c < width; c += blockDim.x) {
+        float value[1] = {to_float(row[c])};
+        act(c, value);
+    }
+}
 
 template <typename T>
 __device__ inline void row_loss(T *all, const u32 *labels, const float *weights, Shares shares,
@@ -15,14 +39,23 @@ __device__ inline void row_loss(T *all, const u32 *labels, const float *weights,
     T *logits = all + (u64)blockIdx.x * width;
     u32 label = labels[blockIdx.x];
     float largest = -INFINITY, total = 0.0f, weighted = 0.0f;
-    for (int c = threadIdx.x; c < width; c += blockDim.x) largest = fmaxf(largest, to_float(logits[c]));
-    largest = block_max(largest, scratch);
     bool by_class = shares.by_class >= 0.0f;
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        float logit = to_float(logits[c]);
-        total += expf(logit - largest);
-        weighted += by_class ? weights[c] * logit : logit;
-    }
+    each_piece(logits, width, [&](int column, auto &values) {
+        float next = largest;
+        for (float logit : values) next = fmaxf(next, logit);
+        // Nothing yet: any finite number does.
+        float base = next > -INFINITY ? next : 0.0f;
+        total *= expf(largest - base);
+        largest = next;
+        for (float logit : values) {
+            total += expf(logit - base);
+            weighted += by_class ? weights[column] * logit : logit;
+            column++;
+        }
+    });
+    float own = largest;
+    largest = block_max(own, scratch);
+    total *= expf(own - largest);
     float log_sum = largest + logf(block_sum(total, scratch));
     weighted = block_sum(weighted, scratch);
     float weight = weights ? weights[label] : 1.0f;
@@ -39,12 +72,17 @@ __device__ inline void row_loss(T *all, const u32 *labels, const float *weights,
     if (!write_gradient) return;
     __syncthreads();
     float scale = gradient_scale ? (float)*gradient_scale : 1.0f;
-    for (int c = threadIdx.x; c < width; c += blockDim.x) {
-        float gradient = expf(to_float(logits[c]) - log_sum) * (at_label + spread);
-        gradient -= shares.each * (by_class ? weights[c] : weight);
-        if (c == (int)label) gradient -= at_label;
-        logits[c] = from_float<T>(gradient * scale);
-    }
+    each_piece(logits, width, [&](int first, auto &values) {
+        int column = first;
+        for (float &value : values) {
+            float gradient = expf(value - log_sum) * (at_label + spread);
+            gradient -= shares.each * (by_class ? weights[column] : weight);
+            if (column == (int)label) gradient -= at_label;
+            value = gradient * scale;
+            column++;
+        }
+        store<sizeof(values) / sizeof(float)>(logits + first, values);
+    });
 }
 
 // losses [rows]; the logits [rows, width] become their gradient if asked, times *gradient_scale
