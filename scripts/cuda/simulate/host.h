@@ -321,3 +321,4 @@ template <typename T> inline unsigned pair(float low, float high, T) {
 
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline float power_of_2(float x) { return exp2f(x); }
+inline float reciprocal(float x) { return 1.0f / x; }

@@ -88,6 +88,13 @@ __device__ inline float power_of_2(float x) {
     return y;
 }
 
+// 1 / x, within an ulp.
+__device__ inline float reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
 // Two numbers in one register, the first in the lower half.
 __device__ inline unsigned pair(float low, float high, bf16) {
     __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
