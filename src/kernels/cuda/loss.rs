@@ -41,16 +41,22 @@ pub(in crate::kernels) fn cross_entropy(
 
 /// As `cross_entropy::sum_of_losses`.
 pub(in crate::kernels) fn sum_of_losses(losses: &[Number], device: &Device) -> Result<Tensor> {
-    let gpu = Gpu::new(device)?;
+    match losses.is_empty() {
+        true => Tensor::zeros(1, DType::F64, device),
+        false => sum_of(
+            &Gpu::new(device)?,
+            &Tensor::cat(&on_device(losses, device)?, 0)?,
+        ),
+    }
+}
+
+/// Each of `losses` as one f64 of the device.
+pub(super) fn on_device(losses: &[Number], device: &Device) -> Result<Vec<Tensor>> {
     let losses = losses.iter().map(|loss| match loss {
         Number::There(tensor) => Ok(tensor.clone()),
         Number::Here(number) => Tensor::new(&[*number], device),
     });
-    let losses = losses.collect::<Result<Vec<_>>>()?;
-    match losses.is_empty() {
-        true => Tensor::zeros(1, DType::F64, device),
-        false => sum_of(&gpu, &Tensor::cat(&losses, 0)?),
-    }
+    losses.collect()
 }
 
 /// The sum of some f64, as one.

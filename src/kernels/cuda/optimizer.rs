@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Result, Tensor};
 
+use super::loss::on_device;
 use super::{Argument, Gpu, Grid, Source};
 use crate::buffers::Number;
 use crate::kernels::adamw::{Gradient, Moved, Update};
@@ -32,13 +33,7 @@ pub(in crate::kernels) fn guarded_adamw(
     state: &Tensor,
 ) -> Result<Tensor> {
     let gpu = Gpu::of(state)?;
-    let losses: Vec<Tensor> = losses
-        .iter()
-        .map(|loss| match loss {
-            Number::There(tensor) => Ok(tensor.clone()),
-            Number::Here(number) => Tensor::new(&[*number], &gpu.device),
-        })
-        .collect::<Result<_>>()?;
+    let losses = on_device(losses, &gpu.device)?;
     let addresses = losses.iter().map(|loss| gpu.address(loss));
     let addresses = gpu.upload_words(&addresses.collect::<Result<Vec<u64>>>()?)?;
     let (parts, _) = square_parts(&gpu, gradients)?;
