@@ -35,7 +35,7 @@ DRIVER = ["driver", "memory", "streams", "modules", "images", "candle"]
 LIBRARIES = [
     ("libcuda.so.1", "cuda", DRIVER, []),
     ("libcublas.so.13", "cublas", ["cublas"], ["libcuda.so.1"]),
-    ("libcublasLt.so.13", "cublasLt", [], ["libcuda.so.1"]),
+    ("libcublasLt.so.13", "cublasLt", ["cublaslt"], ["libcuda.so.1"]),
     ("libcurand.so.10", "curand", ["curand"], ["libcuda.so.1"]),
     ("libnccl.so.2", "nccl", ["nccl"], ["libcuda.so.1"]),
 ]
@@ -118,7 +118,8 @@ def build() -> Path:
         objects += [kernel.result() for kernel in ours] if library == "cuda" else []
         links = [f"-L{OUT}", *(f"-l:{need}" for need in needs), "-Wl,-rpath,$ORIGIN"]
         run("g++", "-shared", *objects, *links, "-pthread", f"-Wl,-soname,{file}", "-o", OUT / file)
-    run("g++", *FLAGS, HERE / "try.cpp", *links, "-l:libcuda.so.1", "-o", OUT / "try")
+    tries = [HERE / "try.cpp", HERE / "try_products.cpp"]
+    run("g++", *FLAGS, *tries, *links, "-l:libcublasLt.so.13", "-l:libcuda.so.1", "-o", OUT / "try")
     smi = OUT / "nvidia-smi"
     smi.write_text(SMI)
     smi.chmod(0o755)

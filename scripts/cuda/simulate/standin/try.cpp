@@ -6,16 +6,15 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <functional>
-#include <string>
 #include <vector>
+
+#include "try.h"
 
 extern "C" {
 int cuInit(unsigned);
 int cuDevicePrimaryCtxRetain(void **, int);
 int cuCtxSetCurrent(void *);
 int cuStreamCreate(void **, unsigned);
-int cuStreamSynchronize(void *);
 int cuStreamWaitEvent(void *, void *, unsigned);
 int cuEventCreate(void **, unsigned);
 int cuEventRecord(void *, void *);
@@ -25,17 +24,17 @@ int cuMemFreeAsync(char *, void *);
 int cuMemHostAlloc(char **, size_t, unsigned);
 int cuMemFreeHost(char *);
 int cuMemsetD8Async(char *, unsigned char, size_t, void *);
-int cuMemcpyHtoDAsync_v2(char *, const char *, size_t, void *);
 int cuMemcpyDtoHAsync_v2(char *, const char *, size_t, void *);
 int cuMemcpyDtoDAsync_v2(char *, const char *, size_t, void *);
 int cuGraphCreate(void **, unsigned);
 void standin_enqueue(void *, void (*)(void *), void *);
 }
 
-static void *one, *two;
+void *one;
+static void *two;
 static int failures = 0;
 
-static void check(const char *what, bool holds) {
+void check(const char *what, bool holds) {
     if (holds) return;
     failures++;
     printf("FAILED: %s\n", what);
@@ -48,7 +47,7 @@ static void *event_in(void *stream) {
     return event;
 }
 
-static char *memory(size_t bytes, void *stream) {
+char *memory(size_t bytes, void *stream) {
     char *at;
     check("allocation", cuMemAllocAsync(&at, bytes, stream) == 0);
     return at;
@@ -73,8 +72,7 @@ static bool goes_round(bool waits) {
     return read_first(there, two) == 7;
 }
 
-// Whether `act`, in a process of its own, ends with these words.
-static bool dies(const std::string &words, const std::function<void()> &act) {
+bool dies(const std::string &words, const std::function<void()> &act) {
     int ends[2];
     if (pipe(ends)) return false;
     fflush(nullptr);
@@ -178,6 +176,7 @@ int main() {
     check("a library's work", count == 1);
     check("no memory of no bytes", cuMemAllocAsync(&at, 0, one) == 1);
     check("not more than there is", cuMemAllocAsync(&at, (size_t)1 << 45, one) == 2);
+    try_products();
     try_mistakes();
     printf("the stand-in itself: %d failures\n", failures);
     return failures != 0;
