@@ -210,6 +210,12 @@ template <typename T> void try_activation(size_t rows, int width, int kind) {
     compare(shape("bias", rows, width), rounded, with_bias, tolerance<T>());
     if (!kind) return;
     compare(shape("activation", rows, width), y.wide(), after, tolerance<T>());
+    // Numbers that have their bias stay as they are.
+    Buffer<T> again(rows * width);
+    launch(Of<T>::bias, {3, 1, 1}, 64, 0, x.at, (float *)nullptr, again.at, kind, (u64)(rows * width),
+           width);
+    compare(shape("activation alone", rows, width), again.wide(), y.wide(), 0);
+    compare(shape("its input", rows, width), x.wide(), rounded, 0);
     launch(Of<T>::activation_backward, {2, 1, 1}, 96, 0, x.at, dy.at, kind, (u64)(rows * width));
     compare(shape("activation gradient", rows, width), dy.wide(), dx, tolerance<T>());
 }

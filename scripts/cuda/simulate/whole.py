@@ -7,7 +7,8 @@ scripts/gpu-check, which then holds no surprises.
     scripts/cuda-simulate --whole [PART …]     parts: those below
 
 itself    the device that is not there: right programs run right, and mistakes are found
-unit      every operation against the CPU's, forward and backward, in f32, bf16 and f16
+unit      every operation against the CPU's, forward and backward, in f32, bf16 and f16; linear maps
+          once more where cuBLASLt has no algorithm for them
 goldens   the original's goldens on the device
 models    whole models, recomputed ones, steps that are not finite, f16's loss scale; with three seeds
           for the order in which streams run
@@ -102,6 +103,8 @@ class Whole:
 
     def unit(self):
         self.tests("unit", "unit", "kernels::cuda::", "kernels::device::")
+        linear = ["kernels::cuda::linear::", "kernels::cuda::tests::linear_maps"]
+        self.tests("passes", "unit", *linear, STANDIN_EPILOGUES="none")
 
     def goldens(self):
         self.tests("goldens", "it", "golden_model::", GENE_BERT_REQUIRE_SHARED="1")

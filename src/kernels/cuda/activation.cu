@@ -33,11 +33,14 @@ template <int N, typename T>
 __device__ inline void add_bias(T *x, const float *bias, T *y, int kind, u64 count, int width) {
     u64 step = (u64)gridDim.x * blockDim.x * N;
     for (u64 i = ((u64)blockIdx.x * blockDim.x + threadIdx.x) * N; i < count; i += step) {
-        float values[N], more[N];
+        float values[N];
         load<N>(values, x + i);
-        load<N>(more, bias + i % width);
-        for (int j = 0; j < N; j++) values[j] += more[j];
-        store<N>(x + i, values);
+        if (bias) {
+            float more[N];
+            load<N>(more, bias + i % width);
+            for (int j = 0; j < N; j++) values[j] += more[j];
+            store<N>(x + i, values);
+        }
         if (kind) {
             // The slope is taken at the rounded number, so the value is too.
             for (int j = 0; j < N; j++) {
@@ -60,7 +63,7 @@ __device__ inline void take_back(const T *pre, T *dy, int kind, u64 count) {
     }
 }
 
-// x [count / width, width] += bias; y = the activation of that, unless kind is 0.
+// x [count / width, width] += bias, unless that is null; y = the activation of that, unless kind is 0.
 #define FORWARD(T, name)                                                                               \
     KERNEL bias_activation_##name(T *x, const float *bias, T *y, int kind, u64 count, int width) {     \
         WITH_VECTORS(T, width, (add_bias<N, T>(x, bias, y, kind, count, width)))                       \

@@ -1,12 +1,15 @@
-//! Linear maps by cuBLAS, their bias and activation, and the way back.
+//! Linear maps, their bias and activation, and the way back.
+//!
+//! Where the epilogues of cuBLASLt can, the product that makes y adds the bias, and that of the
+//! weight's gradient sums the columns of dy on its way, which are the bias's gradient. Elsewhere a
+//! pass of our own does so. Activations are always a pass: cuBLASLt's GELU is another one (tanh's),
+//! and both sides of an activation are kept.
 
-use std::ffi::c_void;
+use candle_core::{DType, Result, Tensor};
 
-use candle_core::cuda_backend::WrapErr;
-use candle_core::cuda_backend::cudarc::cublas::{result, sys};
-use candle_core::{DType, Result, Tensor, bail};
-
+use super::epilogue::{Ended, Epilogue};
 use super::norm::add_parts;
+use super::product::{Product, Side};
 use super::{Argument, Gpu, Grid, Source, suffix};
 use crate::buffers::Target;
 use crate::kernels::activation::Activation;
@@ -17,75 +20,6 @@ const PASS_THREADS: u32 = 256;
 const MOST_BLOCKS: usize = 4096;
 /// Rows whose column sums are one part.
 const ROWS_PER_PART: usize = 128;
-
-/// A matrix as it lies, row by row, or turned.
-#[derive(Clone, Copy)]
-struct Side<'a> {
-    tensor: &'a Tensor, // [rows, columns]
-    turned: bool,
-}
-
-/// c [m, n] = left [m, k] · right [k, n], added to c where `add` says so; sums are f32.
-fn multiply(gpu: &Gpu, left: Side<'_>, right: Side<'_>, c: &Tensor, add: bool) -> Result<()> {
-    let ((m, n), (left_rows, left_columns)) = (c.dims2()?, left.tensor.dims2()?);
-    let k = if left.turned { left_rows } else { left_columns };
-    if c.elem_count() == 0 {
-        return Ok(());
-    }
-    let operation = |side: Side<'_>| match side.turned {
-        true => sys::cublasOperation_t::CUBLAS_OP_T,
-        false => sys::cublasOperation_t::CUBLAS_OP_N,
-    };
-    let stride = |tensor: &Tensor| tensor.dim(1).map(|columns| columns as i32);
-    let (one, beta) = (1.0f32, if add { 1.0f32 } else { 0.0 });
-    let at = |tensor: &Tensor| Ok::<_, candle_core::Error>(gpu.address(tensor)? as *mut c_void);
-    // cuBLAS has matrices column by column, where ours are their transposes: cᵀ = rightᵀ leftᵀ.
-    // SAFETY: addresses and sizes are those of tensors on this device.
-    unsafe {
-        result::gemm_ex(
-            *gpu.inner.cublas_handle().handle(),
-            operation(right),
-            operation(left),
-            n as i32,
-            m as i32,
-            k as i32,
-            (&raw const one).cast(),
-            at(right.tensor)?,
-            kind(right.tensor)?,
-            stride(right.tensor)?,
-            at(left.tensor)?,
-            kind(left.tensor)?,
-            stride(left.tensor)?,
-            (&raw const beta).cast(),
-            at(c)?,
-            kind(c)?,
-            n as i32,
-            sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-            sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
-        )
-    }
-    .w()?;
-    Ok(())
-}
-
-fn kind(tensor: &Tensor) -> Result<sys::cudaDataType> {
-    Ok(match tensor.dtype() {
-        DType::F32 => sys::cudaDataType::CUDA_R_32F,
-        DType::BF16 => sys::cudaDataType::CUDA_R_16BF,
-        DType::F16 => sys::cudaDataType::CUDA_R_16F,
-        other => bail!("no matrix product of {other:?}"),
-    })
-}
-
-fn as_it_lies(tensor: &Tensor) -> Side<'_> {
-    let turned = false;
-    Side { tensor, turned }
-}
-
-fn turned(tensor: &Tensor) -> Side<'_> {
-    let turned = true;
-    Side { tensor, turned }
-}
 
 fn number(activation: Activation) -> Argument {
     Argument::Int(match activation {
@@ -102,8 +36,27 @@ fn pass(count: usize) -> Grid {
     }
 }
 
+/// Who adds biases and sums their gradients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum By {
+    /// The products, where they can.
+    Products,
+    /// Passes of our own: what tests and measurements compare with.
+    #[cfg(test)]
+    Passes,
+}
+
 /// As `linear::forward_activated`: x [N, I] → y [N, O] before and after the activation, if any.
 pub(in crate::kernels) fn linear_forward(
+    x: &Tensor,
+    map: Map<'_>,
+    activation: Option<Activation>,
+) -> Result<(Tensor, Option<Tensor>)> {
+    forward_by(By::Products, x, map, activation)
+}
+
+fn forward_by(
+    by: By,
     x: &Tensor,
     map: Map<'_>,
     activation: Option<Activation>,
@@ -111,13 +64,32 @@ pub(in crate::kernels) fn linear_forward(
     let (gpu, n, outer) = (Gpu::of(x)?, x.dim(0)?, map.weight.dim(0)?);
     let y = gpu.fresh((n, outer), x.dtype())?;
     let weight = map.weight.to_dtype(x.dtype())?;
-    multiply(&gpu, as_it_lies(x), turned(&weight), &y, false)?;
+    let product = Product {
+        left: Side::as_it_lies(x),
+        right: Side::turned(&weight),
+        to: &y,
+        add: false,
+    };
+    let has_bias = by == By::Products && {
+        let ended = Ended {
+            product,
+            epilogue: Epilogue::Bias,
+            vector: &map.bias.to_dtype(x.dtype())?,
+        };
+        ended.run(&gpu)?
+    };
+    if !has_bias {
+        product.run(&gpu)?;
+    }
     let activated = activation
         .map(|_| gpu.fresh((n, outer), x.dtype()))
         .transpose()?;
+    if has_bias && activated.is_none() {
+        return Ok((y, None));
+    }
     let arguments = [
         gpu.at(&y)?,
-        gpu.at(map.bias)?,
+        gpu.at_some((!has_bias).then_some(map.bias))?,
         gpu.at_some(activated.as_ref())?,
         activation.map_or(Argument::Int(0), number),
         Argument::word(n * outer),
@@ -134,6 +106,15 @@ pub(in crate::kernels) fn linear_backward(
     maps: &[MapGradient<'_>],
     to: InputGradient<'_>,
 ) -> Result<Tensor> {
+    backward_by(By::Products, x, maps, to)
+}
+
+fn backward_by(
+    by: By,
+    x: &Tensor,
+    maps: &[MapGradient<'_>],
+    to: InputGradient<'_>,
+) -> Result<Tensor> {
     let gpu = Gpu::of(x)?;
     let (dx, mut add) = match to {
         InputGradient::Onto(dx) => (dx.clone(), true),
@@ -141,20 +122,54 @@ pub(in crate::kernels) fn linear_backward(
     };
     for map in maps {
         let dy = map.dy.tensor()?;
-        bias_gradient(&gpu, dy, map.dbias)?;
-        let dweight = map.dweight;
-        multiply(
-            &gpu,
-            turned(dy),
-            as_it_lies(x),
-            &dweight.tensor,
-            dweight.add,
-        )?;
+        parameter_gradients(&gpu, by, (x, dy), [map.dweight, map.dbias])?;
         let weight = map.weight.to_dtype(x.dtype())?;
-        multiply(&gpu, as_it_lies(dy), as_it_lies(&weight), &dx, add)?;
+        let product = Product {
+            left: Side::as_it_lies(dy),
+            right: Side::as_it_lies(&weight),
+            to: &dx,
+            add,
+        };
+        product.run(&gpu)?;
         add = true;
     }
     Ok(dx)
+}
+
+/// dyᵀ x, and the column sums of dy.
+fn parameter_gradients(
+    gpu: &Gpu,
+    by: By,
+    (x, dy): (&Tensor, &Tensor),
+    [dweight, dbias]: [&Target; 2],
+) -> Result<()> {
+    let product = Product {
+        left: Side::turned(dy),
+        right: Side::as_it_lies(x),
+        to: &dweight.tensor,
+        add: dweight.add,
+    };
+    if by == By::Products {
+        // An epilogue adds to nothing.
+        let sums = match dbias.add {
+            true => gpu.fresh(dbias.tensor.dims(), DType::F32)?,
+            false => dbias.tensor.clone(),
+        };
+        let ended = Ended {
+            product,
+            epilogue: Epilogue::Sums,
+            vector: &sums,
+        };
+        if ended.run(gpu)? {
+            let width = sums.elem_count();
+            return match dbias.add {
+                true => add_parts(gpu, &sums.reshape((1, width))?, width, dbias, None),
+                false => Ok(()),
+            };
+        }
+    }
+    bias_gradient(gpu, dy, dbias)?;
+    product.run(gpu)
 }
 
 /// dy *= the slope at `pre`.
@@ -190,3 +205,6 @@ fn bias_gradient(gpu: &Gpu, dy: &Tensor, dbias: &Target) -> Result<()> {
     gpu.launch(Source::Reduce, &name, grid, &arguments)?;
     add_parts(gpu, &parts, width, dbias, None)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,5 @@
 //! The operations on a CUDA device: the kernels of the `.cu` files here, launched over tensors that
-//! live there, and matrix products by cuBLAS.
+//! live there, and matrix products by cuBLAS and cuBLASLt.
 //!
 //! Each function is the twin of one in the room's other files and is called by it where its tensors
 //! are on a device. Activations are of the tensors' type (f32 or bf16); weights, their gradients,
@@ -10,12 +10,14 @@
 
 mod attention;
 pub(super) mod clock;
+mod epilogue;
 mod linear;
 mod loss;
 #[cfg(feature = "nccl")]
 pub mod nccl;
 mod norm;
 mod optimizer;
+mod product;
 mod rows;
 #[cfg(test)]
 mod tests;

@@ -23,11 +23,11 @@ use crate::kernels::products::Precision;
 use crate::kernels::testing::{Random, target, wide};
 use crate::kernels::{device, grad_norm, rows};
 
-const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
+pub(super) const TYPES: [DType; 3] = [DType::F32, DType::BF16, DType::F16];
 const SHAPES: [(usize, usize); 4] = [(1, 8), (7, 33), (130, 64), (301, 768)];
 
 /// The first GPU, or word that the test is skipped.
-fn gpu() -> Option<Device> {
+pub(super) fn gpu() -> Option<Device> {
     match device::cuda(0, false) {
         Ok((device, _)) => Some(device),
         Err(error) => {
@@ -38,12 +38,12 @@ fn gpu() -> Option<Device> {
 }
 
 /// Whether GENE_BERT_TEST_SMALL asks for what is quick where there is no real GPU.
-fn is_small() -> bool {
+pub(super) fn is_small() -> bool {
     std::env::var_os("GENE_BERT_TEST_SMALL").is_some()
 }
 
 /// The error that a type may leave, relative to the largest number.
-fn tolerance(dtype: DType) -> f64 {
+pub(super) fn tolerance(dtype: DType) -> f64 {
     match dtype {
         DType::F32 => 1e-4,
         _ => 1e-2,
@@ -52,7 +52,7 @@ fn tolerance(dtype: DType) -> f64 {
 
 /// Where the largest expected number is below `least`, that is what the error is relative to.
 #[track_caller]
-fn near(what: &str, found: &Tensor, expected: &Tensor, (allowed, least): (f64, f64)) {
+pub(super) fn near(what: &str, found: &Tensor, expected: &Tensor, (allowed, least): (f64, f64)) {
     let (found, expected) = (wide(&to_host(found).unwrap()), wide(expected));
     assert_eq!(found.len(), expected.len(), "{what}: number of values");
     let size = expected
@@ -68,7 +68,12 @@ fn near(what: &str, found: &Tensor, expected: &Tensor, (allowed, least): (f64, f
 }
 
 /// Normal values rounded to `dtype`: on the CPU in f32, and on the GPU.
-fn pair(random: &mut Random, shape: &[usize], dtype: DType, gpu: &Device) -> [Tensor; 2] {
+pub(super) fn pair(
+    random: &mut Random,
+    shape: &[usize],
+    dtype: DType,
+    gpu: &Device,
+) -> [Tensor; 2] {
     let rounded = random.tensor(shape).to_dtype(dtype).unwrap();
     let there = rounded.to_device(gpu).unwrap();
     [rounded.to_dtype(DType::F32).unwrap(), there]
