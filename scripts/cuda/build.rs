@@ -1,7 +1,7 @@
 //! Compiles the CUDA kernels where the feature `cuda` asks for it; otherwise does nothing.
 //!
 //! Each `src/kernels/cuda/*.cu` becomes a fatbin in `OUT_DIR`: machine code for sm_90 and PTX for
-//! what comes after. nvcc is the one on `PATH`, or `NVCC`; `scripts/cuda-toolkit` fetches one.
+//! what comes after, those for Hopper alone machine code for sm_90a. nvcc is the one on `PATH`, or `NVCC`; `scripts/cuda-toolkit` fetches one.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,6 +9,7 @@ use std::{env, io};
 
 const SOURCES: &str = "src/kernels/cuda";
 const TARGETS: &str = "-gencode=arch=compute_90,code=[sm_90,compute_90]";
+const HOPPER: &str = "-gencode=arch=compute_90a,code=sm_90a";
 
 fn main() -> io::Result<()> {
     println!("cargo:rerun-if-changed=scripts/cuda/build.rs");
@@ -31,6 +32,7 @@ fn main() -> io::Result<()> {
 fn compile(source: &PathBuf) -> io::Result<()> {
     let nvcc = env::var("NVCC").unwrap_or_else(|_| "nvcc".to_owned());
     let name = source.file_stem().unwrap_or_default();
+    let is_hopper = name.to_string_lossy().ends_with("_hopper");
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default());
     let status = Command::new(&nvcc)
         .args([
@@ -38,7 +40,7 @@ fn compile(source: &PathBuf) -> io::Result<()> {
             "-O3",
             "-std=c++17",
             "--expt-relaxed-constexpr",
-            TARGETS,
+            if is_hopper { HOPPER } else { TARGETS },
         ])
         .arg(source)
         .arg("-o")

@@ -3,7 +3,8 @@
 // Each thread of a block is a fiber with a stack of its own; a barrier, a shuffle or a tensor-core
 // instruction hands over to the next fiber until all have come. Fibers go on in a random order, so
 // that a forgotten barrier changes the result. Shared memory begins as NaN, a copy to it arrives
-// only when it is waited for, and reads outside a buffer are found by the address sanitizer (x86-64).
+// at once or when it is waited for, as chance will have it, and reads outside a buffer are found by the
+// address sanitizer (x86-64). Products of a warpgroup: warpgroup.h.
 // Blocks run one after the other, in random order too. Knows one warp size (32) and what
 // src/kernels/cuda uses, nothing else.
 #pragma once
@@ -13,6 +14,7 @@
 #include <stdlib.h>
 
 #include <functional>
+#include <numeric>
 #include <random>
 #include <vector>
 
@@ -63,6 +65,18 @@ switch_stack:
     ret
 )");
 
+// A product of a warpgroup that is under way, as one thread has it.
+struct Product {
+    float *sums;
+    unsigned count;                    // of them
+    std::vector<float> result;         // what they will be
+    const unsigned *left;              // registers, or none
+    unsigned left_was[4];
+    std::vector<const unsigned char *> read; // 16 bytes each, of what tensor cores see
+    std::vector<unsigned char> was;          // what was there
+    int group;
+};
+
 struct Fiber {
     void *place;  // where its stack ends while another runs
     std::vector<char> stack;
@@ -70,6 +84,10 @@ struct Fiber {
     int waits_for;  // -2: running, -1: whole block, else: its warp
     int group;      // of copies
     std::vector<Copy> copies;
+    std::vector<void *> unpublished; // copies that arrived, but not yet for tensor cores
+    std::vector<Product> products;
+    int product_group;
+    bool opened;        // products may begin
     unsigned exchanges; // so far
 };
 
@@ -85,7 +103,7 @@ struct Block {
     std::vector<Fiber> fibers;
     void *scheduler = nullptr;
     unsigned current = 0;
-    std::vector<unsigned char> shared;
+    std::vector<unsigned char> shared, published; // for threads, for tensor cores
     std::function<void()> body;
     std::mt19937 random{1};
     Warp warps[32];
@@ -124,6 +142,7 @@ inline void fiber_main() {
         for (const Copy &copy : fiber.copies)
             if (copy.group == fiber.group) fprintf(stderr, "a copy without its commit\n"), abort();
     }
+    if (!fiber.products.empty()) fprintf(stderr, "a product that is not waited for\n"), abort();
     fiber.done = true;
     switch_stack(&fiber.place, block.scheduler);
 }
@@ -163,9 +182,19 @@ inline void run_block() {
         fiber.waits_for = -2;
         fiber.group = 0;
         fiber.copies.clear();
+        fiber.unpublished.clear();
+        fiber.products.clear();
+        fiber.product_group = 0;
+        fiber.opened = false;
         fiber.exchanges = 0;
         ready[i] = i;
     }
+    // Warps go on together, or one of them as far as it can before the next.
+    static std::vector<unsigned> turns;
+    turns.resize((count + 31) / 32);
+    std::iota(turns.begin(), turns.end(), 0);
+    disorder(turns, scratch);
+    bool is_strict = block.random() % 2;
     while (left) {
         disorder(ready, scratch);
         for (unsigned i : ready) {
@@ -181,7 +210,8 @@ inline void run_block() {
                 ready.push_back(i);
             }
         };
-        for (unsigned warp = 0; warp * 32 < count; warp++) {
+        for (unsigned warp : turns) {
+            if (is_strict && !ready.empty()) break;
             unsigned from = warp * 32, to = std::min(count, from + 32);
             if (!block.fibers[from].done && block.fibers[from].waits_for == (int)warp &&
                 all_wait(from, to, warp))
@@ -215,6 +245,7 @@ void launch(Kernel kernel, Place grid, unsigned threads, size_t shared, Argument
         blockIdx = place;
         block.shared.assign(shared, 0xff);
         block.shared.shrink_to_fit();
+        block.published = block.shared;
         run_block();
     }
 }
@@ -222,8 +253,22 @@ void launch(Kernel kernel, Place grid, unsigned threads, size_t shared, Argument
 // --- What the instructions do ----------------------------------------------------------------------
 
 inline unsigned char *dynamic_shared() { return block.shared.data(); }
-typedef const char *SharedAddress;
-inline SharedAddress shared_address(const void *at) { return (SharedAddress)at; }
+// Shared memory begins behind what the system has of it.
+const unsigned SHARED_BEGIN = 1024;
+typedef unsigned SharedAddress;
+inline SharedAddress shared_address(const void *at) {
+    return (const unsigned char *)at - block.shared.data() + SHARED_BEGIN;
+}
+inline const unsigned char *at_shared(SharedAddress address) {
+    return block.shared.data() + (address - SHARED_BEGIN);
+}
+
+// What tensor cores see of shared memory at `at`.
+inline unsigned char *published(const void *at) {
+    size_t offset = (const unsigned char *)at - block.shared.data();
+    if (offset + 16 > block.shared.size()) fprintf(stderr, "not in shared memory\n"), abort();
+    return block.published.data() + offset;
+}
 
 inline void copy16(void *to, const void *from, bool there) {
     if ((uintptr_t)to % 16 || (there && (uintptr_t)from % 16)) {
@@ -232,6 +277,8 @@ inline void copy16(void *to, const void *from, bool there) {
     Fiber &fiber = block.fibers[block.current];
     Copy copy{to, {}, fiber.group};
     if (there) memcpy(copy.bytes, from, 16);
+    if (block.random() % 2) memcpy(to, copy.bytes, 16);
+    memset(published(to), 0xff, 16);
     fiber.copies.push_back(copy);
 }
 inline void commit_copies() { block.fibers[block.current].group++; }
@@ -239,7 +286,7 @@ template <int PENDING> inline void wait_copies() {
     Fiber &fiber = block.fibers[block.current];
     auto arrives = [&](const Copy &copy) {
         bool now = copy.group < fiber.group - PENDING;
-        if (now) memcpy(copy.to, copy.bytes, 16);
+        if (now) memcpy(copy.to, copy.bytes, 16), fiber.unpublished.push_back(copy.to);
         return now;
     };
     auto later = std::remove_if(fiber.copies.begin(), fiber.copies.end(), arrives);
@@ -264,16 +311,21 @@ inline float __shfl_sync(unsigned, float x, int from) {
     return as_float(words[from][0]);
 }
 
-inline void load_tiles(unsigned (&to)[4], const void *row, bool transposed) {
-    if ((uintptr_t)row % 16) fprintf(stderr, "a row of a matrix that is not aligned\n"), abort();
-    auto &words = exchange({(uint64_t)row});
+inline bool any_lane(bool is_so) {
+    auto &words = exchange({is_so});
+    return std::any_of(words, words + 32, [](auto &of_lane) { return of_lane[0] != 0; });
+}
+
+inline void load_tiles(unsigned (&to)[4], SharedAddress row, bool transposed) {
+    if (row % 16) fprintf(stderr, "a row of a matrix that is not aligned\n"), abort();
+    auto &words = exchange({row});
     unsigned lane = block.current % 32;
     for (unsigned i = 0; i < 4; i++) {
         uint16_t half[2];
         for (unsigned j = 0; j < 2; j++) {
             unsigned r = lane / 4, c = 2 * (lane % 4) + j;
             if (transposed) std::swap(r, c);
-            memcpy(&half[j], (const char *)words[8 * i + r][0] + 2 * c, 2);
+            memcpy(&half[j], at_shared((SharedAddress)words[8 * i + r][0]) + 2 * c, 2);
         }
         to[i] = half[0] | (unsigned)half[1] << 16;
     }

@@ -20,13 +20,14 @@ template <typename T> struct Buffer {
     T *at;
     size_t count;
     explicit Buffer(size_t count) : at((T *)malloc(count * sizeof(T) + !count)), count(count) {
-        memset((void *)at, 0xff, count * sizeof(T));
+        forget();
     }
     explicit Buffer(const std::vector<T> &from) : Buffer(from.size()) {
         if (count) memcpy((void *)at, from.data(), count * sizeof(T));
     }
     Buffer(const Buffer &) = delete;
     ~Buffer() { free(at); }
+    void forget() { memset((void *)at, 0xff, count * sizeof(T)); }
     Numbers wide() const {
         Numbers numbers;
         for (size_t i = 0; i < count; i++) numbers.push_back(to_float(at[i]));

@@ -9,49 +9,9 @@
 // of one cell and one head (blockIdx.y). The dropout of a probability is that of the CPU: row
 // token · H + head, column the key's place in its cell. Exponentials are powers of 2, of scores times
 // log₂ e.
-#include "tiles.cuh"
+#include "mma.cuh"
 
 #include "attention.cuh"
 
-// Shared memory in tiles of 64 · (D + 8) numbers: 5 forward, 6 on the way back.
-#define ATTENTION(T, name, D)                                                                          \
-    KERNEL __launch_bounds__(THREADS)\
-        attention_forward_##name##_##D(const T *q, const T *k, const T *v, T *context,                 \
-                                       float *log_sums, const Tile *tiles, Heads heads,                \
-                                       Dropout dropout) {                                              \
-        if (dropout.threshold) {                                                                       \
-            forward<D, true>(q, k, v, context, log_sums, tiles, heads, dropout);                       \
-        } else {                                                                                       \
-            forward<D, false>(q, k, v, context, log_sums, tiles, heads, dropout);                      \
-        }                                                                                              \
-    }                                                                                                  \
-    KERNEL __launch_bounds__(THREADS)\
-        attention_keys_##name##_##D(const T *q, const T *k, const T *v, const T *dcontext,             \
-                                    const float *log_sums, const float *deltas, T *dk, T *dv,          \
-                                    const Tile *tiles, Heads heads, Dropout dropout) {                 \
-        if (dropout.threshold) {                                                                       \
-            backward_keys<D, true>(q, k, v, dcontext, log_sums, deltas, dk, dv, tiles, heads,          \
-                                   dropout);                                                           \
-        } else {                                                                                       \
-            backward_keys<D, false>(q, k, v, dcontext, log_sums, deltas, dk, dv, tiles, heads,         \
-                                    dropout);                                                          \
-        }                                                                                              \
-    }                                                                                                  \
-    KERNEL __launch_bounds__(THREADS)\
-        attention_queries_##name##_##D(const T *q, const T *k, const T *v, const T *dcontext,          \
-                                       const float *log_sums, const float *deltas, T *dq,              \
-                                       const Tile *tiles, Heads heads, Dropout dropout) {              \
-        if (dropout.threshold) {                                                                       \
-            backward_queries<D, true>(q, k, v, dcontext, log_sums, deltas, dq, tiles, heads, dropout); \
-        } else {                                                                                       \
-            backward_queries<D, false>(q, k, v, dcontext, log_sums, deltas, dq, tiles, heads,          \
-                                       dropout);                                                       \
-        }                                                                                              \
-    }
-#define WIDTHS(T, name)                                                                                \
-    ATTENTION(T, name, 32)                                                                             \
-    ATTENTION(T, name, 64)                                                                             \
-    ATTENTION(T, name, 96)                                                                             \
-    ATTENTION(T, name, 128)
 WIDTHS(bf16, bf16)
 WIDTHS(f16, f16)

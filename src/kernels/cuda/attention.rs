@@ -1,17 +1,12 @@
 //! Attention: on tensor cores for bf16 and f16 heads of 32, 64, 96 and 128, else row by row.
 
-use std::sync::Mutex;
-
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::{Argument, Gpu, Grid, HeadsArgument, PackedArgument, Source, THREADS, suffix};
+use super::tiles::{self, Pass, Set};
+use super::{Argument, Gpu, Grid, HeadsArgument, PackedArgument, Source, suffix};
 use crate::kernels::attention::{Saved, Settings};
 
-/// Queries (or keys) of a block on tensor cores.
-const TILE: usize = 64;
-/// Numbers between rows of a tile in shared memory, beside those of the row.
-const PADDING: usize = 8;
-/// Rows of a block otherwise.
+/// Rows of a block that goes row by row.
 const ROWS: usize = 4;
 /// The widest head there is a kernel for.
 const WIDEST: usize = 256;
@@ -19,15 +14,16 @@ const WIDEST: usize = 256;
 /// Which kernels, and what all of them are given.
 struct Plan {
     gpu: Gpu,
-    source: Source,
+    /// On tensor cores.
+    set: Option<Set>,
     suffix: String,
-    blocks: (usize, usize),
+    num_heads: usize,
+    head_width: usize,
+    /// Entries of the table, or blocks.
+    num_blocks: usize,
     /// What the layout arguments read.
     table: Tensor,
     layout: [Argument; 2],
-    has_tiles: bool,
-    head_width: usize,
-    num_bytes: usize,
 }
 
 impl Plan {
@@ -39,18 +35,19 @@ impl Plan {
         }
         let scale = 1.0 / (head_width as f32).sqrt();
         let has_tiles = q.dtype() != DType::F32 && matches!(head_width, 32 | 64 | 96 | 128);
+        let set = has_tiles.then(|| Set::of(&gpu)).transpose()?;
         let kind = suffix(q)?;
-        let (source, suffix, num_blocks, table, layout) = if has_tiles {
+        let (suffix, num_blocks, table, layout) = if let Some(set) = set {
             let heads = Argument::Heads(HeadsArgument {
                 num_tokens: num_tokens as u64,
                 num_heads: num_heads as i32,
                 scale,
             });
-            let table = tile_table(&gpu, settings.cu_seqlens)?;
+            let table = tiles::table(&gpu, set, settings.cu_seqlens)?;
             let layout = [gpu.at(&table)?, heads];
             let suffix = format!("{kind}_{head_width}");
             let num_tiles = table.elem_count() / 3;
-            (Source::Attention, suffix, num_tiles, table, layout)
+            (suffix, num_tiles, table, layout)
         } else {
             let table = gpu.upload(settings.cu_seqlens)?;
             let packed = Argument::Packed(PackedArgument {
@@ -62,45 +59,41 @@ impl Plan {
                 scale,
             });
             let (suffix, blocks) = (format!("{kind}_any"), num_tokens.div_ceil(ROWS));
-            (Source::AttentionAny, suffix, blocks, table, [packed; 2])
+            (suffix, blocks, table, [packed; 2])
         };
         Ok(Self {
             gpu,
-            source,
+            set,
             suffix,
-            blocks: (num_blocks, num_heads),
+            num_heads,
+            head_width,
+            num_blocks,
             table,
             layout,
-            has_tiles,
-            head_width,
-            num_bytes: q.dtype().size_in_bytes(),
         })
     }
 
-    /// Runs `what` with shared memory for so many tiles.
-    fn launch(
-        &self,
-        what: &str,
-        num_tiles: usize,
-        tensors: &[&Tensor],
-        settings: Settings<'_>,
-    ) -> Result<()> {
-        let shared = match self.has_tiles {
-            true => num_tiles * TILE * (self.head_width + PADDING) * self.num_bytes,
-            false => 2 * ROWS * self.head_width * 4,
-        };
-        let grid = Grid {
-            blocks: self.blocks,
-            threads: THREADS,
-            shared,
+    fn launch(&self, pass: Pass, tensors: &[&Tensor], settings: Settings<'_>) -> Result<()> {
+        let blocks = (self.num_blocks, self.num_heads);
+        let (source, grid) = match self.set {
+            Some(set) => (set.source(), set.grid(pass, self.head_width, blocks)),
+            None => {
+                let shared = 2 * ROWS * self.head_width * 4;
+                let grid = Grid {
+                    blocks,
+                    shared,
+                    ..Grid::of(0)
+                };
+                (Source::AttentionAny, grid)
+            }
         };
         let addresses = tensors.iter().map(|tensor| self.gpu.at(tensor));
         let mut arguments: Vec<Argument> = addresses.collect::<Result<_>>()?;
-        let layout = if self.has_tiles { 2 } else { 1 };
+        let layout = if self.set.is_some() { 2 } else { 1 };
         arguments.extend(&self.layout[..layout]);
         arguments.push(settings.dropout.into());
-        let name = format!("attention_{what}_{}", self.suffix);
-        self.gpu.launch(self.source, &name, grid, &arguments)
+        let name = format!("attention_{}_{}", pass.name(), self.suffix);
+        self.gpu.launch(source, &name, grid, &arguments)
     }
 }
 
@@ -113,7 +106,7 @@ pub(in crate::kernels) fn attention_forward(
     let context = plan.gpu.fresh(q.shape(), q.dtype())?;
     let num_sums = q.dim(0)? * settings.num_heads;
     let log_sums = plan.gpu.fresh(num_sums, DType::F32)?;
-    plan.launch("forward", 5, &[q, k, v, &context, &log_sums], settings)?;
+    plan.launch(Pass::Forward, &[q, k, v, &context, &log_sums], settings)?;
     Ok((context, log_sums))
 }
 
@@ -146,57 +139,9 @@ pub(in crate::kernels) fn attention_backward(
     let (dq, dk, dv) = (fresh()?, fresh()?, fresh()?);
     let given = [q, k, v, dcontext, saved.log_sums, &deltas];
     let keys: Vec<&Tensor> = given.into_iter().chain([&dk, &dv]).collect();
-    plan.launch("keys", 6, &keys, settings)?;
+    plan.launch(Pass::Keys, &keys, settings)?;
     let queries: Vec<&Tensor> = given.into_iter().chain([&dq]).collect();
-    plan.launch("queries", 6, &queries, settings)?;
+    plan.launch(Pass::Queries, &queries, settings)?;
     drop(plan.table);
     Ok([dq, dk, dv])
-}
-
-/// [`tiles`] on the device. All blocks of a model ask for the same, so the last one is kept.
-fn tile_table(gpu: &Gpu, cu_seqlens: &[u32]) -> Result<Tensor> {
-    static LAST: Mutex<Option<(Vec<u32>, Tensor)>> = Mutex::new(None);
-    let Ok(mut last) = LAST.lock() else {
-        bail!("a thread failed while it made a table of tiles");
-    };
-    let is_same = |(starts, table): &&(Vec<u32>, Tensor)| {
-        starts == cu_seqlens && table.device().same_device(&gpu.device)
-    };
-    if let Some((_, table)) = last.as_ref().filter(is_same) {
-        return Ok(table.clone());
-    }
-    let table = gpu.upload(&tiles(cu_seqlens))?;
-    *last = Some((cu_seqlens.to_vec(), table.clone()));
-    Ok(table)
-}
-
-/// Start, length and first row of every tile of every cell, 3 numbers each, the longest cells first,
-/// so that no block begins one when the others are through.
-fn tiles(cu_seqlens: &[u32]) -> Vec<u32> {
-    let cells = cu_seqlens.windows(2).map(|w| (w[0], w[1] - w[0]));
-    let mut cells: Vec<(u32, u32)> = cells.collect();
-    cells.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
-    let of_cell = |(start, length): (u32, u32)| {
-        let firsts = (0..length).step_by(TILE);
-        firsts.flat_map(move |first| [start, length, first])
-    };
-    cells.into_iter().flat_map(of_cell).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tiles_cover_every_cell_longest_first() {
-        let expected = [
-            [5, 130, 0],
-            [5, 130, 64],
-            [5, 130, 128],
-            [0, 3, 0],
-            [3, 2, 0],
-        ];
-        assert_eq!(tiles(&[0, 3, 3, 5, 135]), expected.concat());
-        assert!(tiles(&[0]).is_empty());
-    }
 }

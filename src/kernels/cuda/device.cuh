@@ -81,6 +81,9 @@ __device__ inline void multiply_add(float (&c)[4], const unsigned (&a)[4], unsig
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
 }
 
+// Whether it is so for any lane of the warp.
+__device__ inline bool any_lane(bool is_so) { return __any_sync(0xffffffffu, is_so); }
+
 // 2 to the power of x.
 __device__ inline float power_of_2(float x) {
     float y;

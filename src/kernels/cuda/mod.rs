@@ -21,6 +21,7 @@ mod product;
 mod rows;
 #[cfg(test)]
 mod tests;
+mod tiles;
 mod upload;
 
 use std::collections::HashMap;
@@ -55,6 +56,7 @@ enum Source {
     AdamW,
     Attention,
     AttentionAny,
+    AttentionHopper,
     CrossEntropy,
     Embedding,
     Gather,
@@ -75,6 +77,7 @@ impl Source {
             Self::AdamW => fatbin!("adamw"),
             Self::Attention => fatbin!("attention"),
             Self::AttentionAny => fatbin!("attention_any"),
+            Self::AttentionHopper => fatbin!("attention_hopper"),
             Self::CrossEntropy => fatbin!("cross_entropy"),
             Self::Embedding => fatbin!("embedding"),
             Self::Gather => fatbin!("gather"),
@@ -177,7 +180,7 @@ impl From<Option<&Dropout>> for Argument {
     }
 }
 
-/// The heads of a launch, as `attention.cu` has them.
+/// The heads of a launch, as `attention.cuh` has them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 struct HeadsArgument {
