@@ -8,7 +8,7 @@ scripts/gpu-check, which then holds no surprises.
 
 itself    the device that is not there: right programs run right, and mistakes are found
 unit      every operation against the CPU's, forward and backward, in f32, bf16 and f16; linear maps
-          once more where cuBLASLt has no algorithm for them
+          once more where cuBLASLt has no algorithm for them, attention by both sets of its kernels
 goldens   the original's goldens on the device
 models    whole models, recomputed ones, steps that are not finite, f16's loss scale; with three seeds
           for the order in which streams run
@@ -105,6 +105,9 @@ class Whole:
         self.tests("unit", "unit", "kernels::cuda::", "kernels::device::")
         linear = ["kernels::cuda::linear::", "kernels::cuda::tests::linear_maps"]
         self.tests("passes", "unit", *linear, STANDIN_EPILOGUES="none")
+        # Attention once more, by Hopper's own instructions.
+        names = ["kernels::cuda::tests::attention", "kernels::cuda::tests::small"]
+        self.tests("unit-wgmma", "unit", *names, GENE_BERT_ATTENTION="wgmma")
 
     def goldens(self):
         self.tests("goldens", "it", "golden_model::", GENE_BERT_REQUIRE_SHARED="1")
