@@ -83,7 +83,7 @@ def main():
         print(f"{name}: {registers} registers, {spilled} bytes spilled")
         for length, counts in loops(part):
             if length >= SHORTEST:
-                kinds = ", ".join(f"{kind} {count}" for kind, count in counts.most_common(14))
+                kinds = ", ".join(f"{kind} {count}" for kind, count in counts.most_common(9))
                 print(f"    {length} instructions: {kinds}")
 
 
