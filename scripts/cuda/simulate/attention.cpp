@@ -153,7 +153,6 @@ void try_any(const std::vector<u32> &cells, int num_heads, int width, bool drops
                                          set::keys_shape(width).groups,                                \
                                          set::queries_shape(width).groups};                            \
         static constexpr size_t tile = set::Pitch<width>::SIZE * sizeof(T);                            \
-        static constexpr int table_rows = set::TABLE_ROWS;                                             \
         typedef set::Heads Heads;                                                                      \
     };
 #define ALL_WIDTHS(set, T, name)                                                                       \
@@ -171,13 +170,13 @@ void try_tiles(Case<T> &c, double allowed) {
     std::vector<Tile> tiles;
     for (size_t i = 0; i + 1 < cells.size(); i++) {
         u32 length = cells[i + 1] - cells[i];
-        for (u32 first = 0; first < length; first += Set::table_rows)
+        for (u32 first = 0; first < length; first += TABLE_ROWS)
             tiles.push_back({cells[i], length, first});
     }
     Buffer<Tile> tile_buffer(tiles);
     typename Set::Heads heads = {c.num_tokens, c.num_heads, 1 / sqrtf((float)WIDTH)};
     auto run = [&](auto kernel, int groups, int own, auto... arguments) {
-        unsigned blocks = tiles.size() * (Set::table_rows / (TILE * groups));
+        unsigned blocks = tiles.size() * (TABLE_ROWS / (TILE * groups));
         Place grid = {blocks, (unsigned)c.num_heads, 1};
         launch(kernel, grid, groups * GROUP, (own * groups + 4) * Set::tile, arguments...,
                tile_buffer.at, heads, c.dropout);

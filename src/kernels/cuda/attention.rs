@@ -37,13 +37,13 @@ impl Plan {
         let has_tiles = q.dtype() != DType::F32 && matches!(head_width, 32 | 64 | 96 | 128);
         let set = has_tiles.then(|| Set::of(&gpu)).transpose()?;
         let kind = suffix(q)?;
-        let (suffix, num_blocks, table, layout) = if let Some(set) = set {
+        let (suffix, num_blocks, table, layout) = if set.is_some() {
             let heads = Argument::Heads(HeadsArgument {
                 num_tokens: num_tokens as u64,
                 num_heads: num_heads as i32,
                 scale,
             });
-            let table = tiles::table(&gpu, set, settings.cu_seqlens)?;
+            let table = tiles::table(&gpu, settings.cu_seqlens)?;
             let layout = [gpu.at(&table)?, heads];
             let suffix = format!("{kind}_{head_width}");
             let num_tiles = table.elem_count() / 3;

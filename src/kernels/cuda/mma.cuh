@@ -6,9 +6,6 @@
 #pragma once
 #include "tiles.cuh"
 
-// Rows that an entry of the table of tiles stands for.
-const int TABLE_ROWS = TILE;
-
 // Groups of a block, and blocks that are to fit on a multiprocessor (0: as many as do).
 struct Shape {
     int groups, blocks;

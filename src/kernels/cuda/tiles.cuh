@@ -7,6 +7,8 @@
 
 const int TILE = 64;
 const int GROUP = 128;
+// Rows that an entry of the table of tiles stands for: the most of a block.
+const int TABLE_ROWS = 2 * TILE;
 
 // Which rows of a cell a block has: those from `first` on of the cell that begins at token `start`.
 struct Tile {

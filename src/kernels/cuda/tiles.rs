@@ -14,6 +14,8 @@ use super::{Gpu, Grid, Source, THREADS};
 
 /// Rows of a tile.
 const TILE: usize = 64;
+/// Rows that an entry of the table stands for, as in `tiles.cuh`.
+const TABLE_ROWS: usize = 2 * TILE;
 /// What chooses the set: `mma` or `wgmma`.
 const VARIABLE: &str = "GENE_BERT_ATTENTION";
 
@@ -86,14 +88,6 @@ impl Set {
         }
     }
 
-    /// Rows that an entry of the table stands for: `TABLE_ROWS`.
-    fn table_rows(self) -> usize {
-        match self {
-            Self::Mma => TILE,
-            Self::Wgmma => 2 * TILE,
-        }
-    }
-
     /// The launch of a pass over `entries` of the table, in numbers of 2 bytes.
     pub(super) fn grid(
         self,
@@ -109,40 +103,38 @@ impl Set {
         };
         let own = if pass == Pass::Forward { 1 } else { 2 };
         Grid {
-            blocks: (entries * self.table_rows() / (TILE * groups), num_heads),
+            blocks: (entries * TABLE_ROWS / (TILE * groups), num_heads),
             threads: THREADS * groups as u32,
             shared: (own * groups + 4) * TILE * pitch * 2,
         }
     }
 }
 
-/// [`tiles`] of a set on the device, three numbers each. All blocks of a model ask for the same, so the
-/// last one is kept.
-pub(super) fn table(gpu: &Gpu, set: Set, cu_seqlens: &[u32]) -> Result<Tensor> {
-    static LAST: Mutex<Option<(usize, Vec<u32>, Tensor)>> = Mutex::new(None);
+/// [`tiles`] on the device. All blocks of a model ask for the same, so the last one is kept.
+pub(super) fn table(gpu: &Gpu, cu_seqlens: &[u32]) -> Result<Tensor> {
+    static LAST: Mutex<Option<(Vec<u32>, Tensor)>> = Mutex::new(None);
     let Ok(mut last) = LAST.lock() else {
         bail!("a thread failed while it made a table of tiles");
     };
-    let rows = set.table_rows();
-    let is_same = |(of, starts, table): &&(usize, Vec<u32>, Tensor)| {
-        *of == rows && starts == cu_seqlens && table.device().same_device(&gpu.device)
+    let is_same = |(starts, table): &&(Vec<u32>, Tensor)| {
+        starts == cu_seqlens && table.device().same_device(&gpu.device)
     };
-    if let Some((_, _, table)) = last.as_ref().filter(is_same) {
+    if let Some((_, table)) = last.as_ref().filter(is_same) {
         return Ok(table.clone());
     }
-    let table = gpu.upload(&tiles(rows, cu_seqlens))?;
-    *last = Some((rows, cu_seqlens.to_vec(), table.clone()));
+    let table = gpu.upload(&tiles(cu_seqlens))?;
+    *last = Some((cu_seqlens.to_vec(), table.clone()));
     Ok(table)
 }
 
-/// Start, length and first row of every tile of so many rows of every cell, 3 numbers each, the longest
+/// Start, length and first row of every [`TABLE_ROWS`] rows of every cell, 3 numbers each, the longest
 /// cells first, so that no block begins one when the others are through.
-fn tiles(rows: usize, cu_seqlens: &[u32]) -> Vec<u32> {
+fn tiles(cu_seqlens: &[u32]) -> Vec<u32> {
     let cells = cu_seqlens.windows(2).map(|w| (w[0], w[1] - w[0]));
     let mut cells: Vec<(u32, u32)> = cells.collect();
     cells.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
     let of_cell = |(start, length): (u32, u32)| {
-        let firsts = (0..length).step_by(rows);
+        let firsts = (0..length).step_by(TABLE_ROWS);
         firsts.flat_map(move |first| [start, length, first])
     };
     cells.into_iter().flat_map(of_cell).collect()
@@ -156,17 +148,9 @@ mod tests {
 
     #[test]
     fn tiles_cover_every_cell_longest_first() {
-        let expected = [
-            [5, 130, 0],
-            [5, 130, 64],
-            [5, 130, 128],
-            [0, 3, 0],
-            [3, 2, 0],
-        ];
-        assert_eq!(tiles(64, &[0, 3, 3, 5, 135]), expected.concat());
         let expected = [[5, 130, 0], [5, 130, 128], [0, 3, 0], [3, 2, 0]];
-        assert_eq!(tiles(128, &[0, 3, 3, 5, 135]), expected.concat());
-        assert!(tiles(64, &[0]).is_empty());
+        assert_eq!(tiles(&[0, 3, 3, 5, 135]), expected.concat());
+        assert!(tiles(&[0]).is_empty());
     }
 
     #[test]

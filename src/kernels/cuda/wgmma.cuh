@@ -20,9 +20,6 @@
 #include "tiles.cuh"
 #include "warpgroup.cuh"
 
-// Rows that an entry of the table of tiles stands for.
-const int TABLE_ROWS = 2 * TILE;
-
 // Groups of a block, and blocks that are to fit on a multiprocessor.
 struct Shape {
     int groups, blocks;
