@@ -44,8 +44,9 @@ pub(super) use rows::{add_rows, apply_dropout, gather, scatter};
 
 use super::dropout::Dropout;
 
-/// Bytes of shared memory that every kernel may have.
-const USUAL_SHARED: usize = 48 << 10;
+/// Bytes of dynamic shared memory that every kernel may have: of 48 KiB, arrays that a kernel declares
+/// take up to 8.
+const USUAL_SHARED: usize = 40 << 10;
 /// Threads of a block of most kernels.
 const THREADS: u32 = 128;
 
