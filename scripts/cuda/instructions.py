@@ -5,8 +5,9 @@ each kernel's inner loops, by kind.
     eval "$(scripts/cuda-toolkit)"
     scripts/cuda/instructions.py src/kernels/cuda/attention.cu 'bf16_64$' [--target 90]
 
-The loops are counted as they stand: instructions behind a branch that is seldom taken count too. Needs
-nvcc and cuobjdump on PATH, which the wheel nvidia-cuda-cuobjdump of the Python registry has as well.
+The loops are counted as they stand, and once more without those parts, between branches, that are mostly
+selections: what masks the end of a row or of a cell, which most turns of a loop pass by. Needs nvcc and
+cuobjdump on PATH, which the wheel nvidia-cuda-cuobjdump of the Python registry has as well.
 """
 
 import argparse
@@ -47,18 +48,25 @@ def resources(text):
 
 
 def loops(part):
-    """Of a kernel's listing, the opcodes of each loop: from where a branch leads back to, to it."""
+    """Of a kernel's listing, the opcodes of each loop (from where a branch leads back to, to it), all
+    and those of its parts that are not mostly selections."""
     lines = re.findall(r"/\*([0-9a-f]{4,5})\*/\s+([^;]+);", part)
     code = [(int(address, 16), text.strip()) for address, text in lines]
-    spans = set()
+    branches = {}
     for address, text in code:
-        target = re.search(r"BRA.*?0x([0-9a-f]+)", text)
-        if target and int(target[1], 16) < address:
-            spans.add((int(target[1], 16), address))
-    for first, last in sorted(spans):
-        inside = [text for address, text in code if first <= address <= last]
-        opcodes = (re.sub(r"^@!?U?P\S+\s+", "", text).split()[0].split(".")[0] for text in inside)
-        yield len(inside), collections.Counter(opcodes)
+        if target := re.search(r"BRA.*?0x([0-9a-f]+)", text):
+            branches[address] = int(target[1], 16)
+    for first, last in sorted({(to, at) for at, to in branches.items() if to < at}):
+        parts = [collections.Counter()]
+        for address, text in code:
+            if first <= address <= last:
+                if address in branches.values():
+                    parts.append(collections.Counter())
+                parts[-1][re.sub(r"^@!?U?P\S+\s+", "", text).split()[0].split(".")[0]] += 1
+                if address in branches:
+                    parts.append(collections.Counter())
+        usual = [part for part in parts if part["FSEL"] < max(8, part.total() / 4)]
+        yield sum(parts, collections.Counter()), sum(usual, collections.Counter()).total()
 
 
 def main():
@@ -81,10 +89,10 @@ def main():
             continue
         registers, spilled = found[name]
         print(f"{name}: {registers} registers, {spilled} bytes spilled")
-        for length, counts in loops(part):
-            if length >= SHORTEST:
+        for counts, usual in loops(part):
+            if counts.total() >= SHORTEST:
                 kinds = ", ".join(f"{kind} {count}" for kind, count in counts.most_common(9))
-                print(f"    {length} instructions: {kinds}")
+                print(f"    {counts.total()} instructions, {usual} in most turns: {kinds}")
 
 
 main()

@@ -272,7 +272,6 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
             for (int j = 0; j < 4; j++) p[i][j] = power_of_2(p[i][j] * scale - row_sums[j / 2]);
         finish<0>(ds);
         u32 column = number * TILE + 2 * (lane % 4);
-        bool is_partial = (u32)(number + 1) * TILE > tile.length;
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             int left = i / 2 * 2, first = i % 2;
@@ -283,10 +282,14 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
                 float factor = DROPS ? dropout.scale : 1.0f;
                 if (DROPS && !square_keeps(dropout.threshold, hash, of / 2, of % 2)) factor = 0.0f;
                 gradient = probability * (gradient * factor - row_deltas[of / 2]);
-                // Beyond the cell's end the probability may be anything.
-                bool there = column + 8 * (left + of % 2) + first < tile.length;
-                if (is_partial && !there) gradient = 0.0f;
             }
+        }
+        if ((u32)(number + 1) * TILE > tile.length) {
+            // Beyond the cell's end the probability may be anything.
+#pragma unroll
+            for (int i = 0; i < 8; i++)
+                for (int j = 0; j < 4; j++)
+                    if (column + 8 * i + j % 2 >= tile.length) ds[i][j] = 0.0f;
         }
         Weights<T> weights(ds);
         multiply_weights<D>(dq_sums, weights, keys);
