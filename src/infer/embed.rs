@@ -195,7 +195,7 @@ pub fn pooled(checkpoint: &Checkpoint, batch: &PackedBatch, pooling: &Pooling) -
     let states = states(&checkpoint.model, batch)?; // [T, D]
     Ok(match pooling {
         Pooling::Phenotype(name) => {
-            rows::gather(&states, &positions_of(batch, slot(checkpoint, name)?))?
+            rows::gather(&states, positions_of(batch, slot(checkpoint, name)?))?
         }
         Pooling::Mean => mean_of_cells(batch, &states)?,
         Pooling::Cls => rows::gather(&states, &batch.cu_seqlens[..batch.num_cells()])?,

@@ -9,6 +9,7 @@
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::lists::Numbers;
 use super::profile::span;
 use super::simd::vectorized;
 #[cfg(feature = "cuda")]
@@ -44,7 +45,7 @@ pub enum Gradient<'a> {
     /// Some rows; zero elsewhere.
     Rows {
         /// Which, ascending.
-        rows: &'a [u32],
+        rows: &'a Numbers,
         /// Their gradients [R, D].
         values: &'a Tensor,
         /// Of each row of the parameter, whether it ever had a gradient, now included: the moments
@@ -377,7 +378,7 @@ mod tests {
         // Rows 7 and 1822 had a gradient once, the others, but for those of `rows`, never.
         let mut seen = vec![false; height];
         let had = [7, 1822];
-        let rows = [0u32, 3, 1820, 1821, 4999];
+        let rows = Numbers::from(&[0, 3, 1820, 1821, 4999]);
         (rows.iter().chain(&had)).for_each(|row| seen[*row as usize] = true);
         let faded: Vec<f32> = (0..height * width)
             .map(|at| f32::from(u8::from(had.contains(&((at / width) as u32)))) * 0.25)
@@ -407,7 +408,7 @@ mod tests {
         }
         same_for_any_threads(|| run(by_rows));
         let bad = Gradient::Rows {
-            rows: &[5000],
+            rows: &(&[5000]).into(),
             values: &values,
             seen: &seen,
         };

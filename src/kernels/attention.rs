@@ -19,6 +19,7 @@ use rayon::prelude::*;
 use super::bf16::{self, DEPTH};
 use super::dropout::Dropout;
 use super::linear::OutputGradient;
+use super::lists::Numbers;
 use super::matrix::{Fresh, Matrix, MatrixMut, Shared};
 use super::parallel::{PartialSums, add_rows, in_order};
 use super::products::{Precision, Side, multiply};
@@ -37,13 +38,29 @@ thread_local! {
     static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// Where the cells of a batch begin.
+#[derive(Debug, Clone, Copy)]
+pub struct Cells<'a> {
+    /// Start of each cell, [B + 1]; first 0, last T.
+    pub starts: &'a Numbers,
+    /// The tiles that a GPU cuts them into, where they are known.
+    pub tiles: Option<&'a Numbers>,
+}
+
+impl<'a> From<&'a Numbers> for Cells<'a> {
+    fn from(starts: &'a Numbers) -> Self {
+        let tiles = None;
+        Self { starts, tiles }
+    }
+}
+
 /// Which tokens attend to which, and how.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings<'a> {
     /// Number of heads H.
     pub num_heads: usize,
-    /// Start of each cell, [B + 1]; first 0, last T.
-    pub cu_seqlens: &'a [u32],
+    /// Where cells begin.
+    pub cells: Cells<'a>,
     /// Dropout of the probabilities.
     pub dropout: Option<&'a Dropout>,
     /// In what the products are computed.
@@ -206,7 +223,7 @@ impl<'a> Heads<'a> {
     /// through; empty cells left out.
     fn tasks(&self) -> impl Iterator<Item = (Range<usize>, usize)> {
         let num_heads = self.settings.num_heads;
-        let cells = self.settings.cu_seqlens.windows(2);
+        let cells = self.settings.cells.starts.windows(2);
         let cells = cells.map(|w| w[0] as usize..w[1] as usize);
         let mut cells: Vec<Range<usize>> = cells.filter(|cell| !cell.is_empty()).collect();
         cells.sort_by_key(|cell| std::cmp::Reverse(cell.len()));
@@ -386,10 +403,8 @@ impl<'a> Heads<'a> {
 
 /// Pairs of tokens that see each other.
 fn pairs(settings: Settings<'_>) -> usize {
-    let lengths = settings
-        .cu_seqlens
-        .windows(2)
-        .map(|w| (w[1] - w[0]) as usize);
+    let lengths = settings.cells.starts.windows(2);
+    let lengths = lengths.map(|w| (w[1] - w[0]) as usize);
     lengths.map(|length| length * length).sum()
 }
 
@@ -426,7 +441,7 @@ fn check(settings: Settings<'_>, tensors: &[&Tensor]) -> Result<(usize, usize)> 
             settings.num_heads
         );
     }
-    let starts = settings.cu_seqlens;
+    let starts = settings.cells.starts;
     let whole = starts.first() == Some(&0) && starts.last() == Some(&(num_tokens as u32));
     let whole = whole || (starts.is_empty() && num_tokens == 0);
     if !whole || starts.windows(2).any(|w| w[0] > w[1]) {

@@ -9,6 +9,7 @@
 use candle_core::{Device, Result, Tensor, bail};
 use rayon::prelude::*;
 
+use super::lists::Numbers;
 use super::profile::span;
 use super::simd::{dot, exp, max, sum, vectorized};
 use crate::buffers::{Number, read, write};
@@ -50,8 +51,13 @@ pub struct Loss {
 ///
 /// # Errors
 /// A label beyond V, or lengths that do not fit.
-pub fn forward(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Result<Loss> {
+pub fn forward(
+    logits: &Tensor,
+    labels: impl Into<Numbers>,
+    settings: Settings<'_>,
+) -> Result<Loss> {
     let _span = span("cross entropy", 0);
+    let labels = &labels.into();
     let width = check(logits, labels, settings)?;
     let row = Row::new(settings, width);
     on_gpu!(logits, {
@@ -59,7 +65,7 @@ pub fn forward(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Resul
         Ok(row.total(vec![sum], labels))
     });
     let logits = read::<f32>(logits)?;
-    let losses = logits.par_chunks(width).zip(labels);
+    let losses = logits.par_chunks(width).zip(&**labels);
     let losses = losses.map(|(logits, &label)| row_loss(&row, logits, label as usize));
     Ok(row.total(losses.collect(), labels))
 }
@@ -71,10 +77,11 @@ pub fn forward(logits: &Tensor, labels: &[u32], settings: Settings<'_>) -> Resul
 /// As [`forward`].
 pub fn forward_backward(
     logits: Tensor,
-    labels: &[u32],
+    labels: impl Into<Numbers>,
     settings: Settings<'_>,
 ) -> Result<(Number, f64, Tensor)> {
     let _span = span("cross entropy", 0);
+    let labels = &labels.into();
     let width = check(&logits, labels, settings)?;
     let row = Row::new(settings, width);
     on_gpu!(logits, {
@@ -86,7 +93,7 @@ pub fn forward_backward(
         bail!("cross entropy: gradients are not scaled on the CPU");
     }
     let losses = write(&logits, |logits| {
-        let losses = logits.par_chunks_mut(width).zip(labels);
+        let losses = logits.par_chunks_mut(width).zip(&**labels);
         losses
             .map(|(logits, &label)| row_gradient(&row, logits, label as usize))
             .collect::<Vec<f64>>()
@@ -154,7 +161,7 @@ impl<'a> Row<'a> {
     fn on_gpu(
         &self,
         logits: &Tensor,
-        labels: &[u32],
+        labels: &Numbers,
         scale: Option<Option<&Tensor>>,
     ) -> Result<Number> {
         let by_class = self.by_class.map_or(-1.0, |(_, total)| total);

@@ -1,14 +1,18 @@
 //! Embedding: the sum of a word row and a type row for each token; gradients as rows of the table.
 //!
 //! The type table has a row per gene, of which a batch touches few: its gradient is the list of
-//! touched rows ([`scatter`]). Tokens are sorted by id, each run of equal ids is cut into pieces
-//! of fixed length that are summed in parallel, and the pieces are added in order.
+//! touched rows ([`scatter`]). Tokens are sorted by id ([`Order`], known from the batch alone), each
+//! run of equal ids is cut into pieces of fixed length that are summed in parallel, and the pieces are
+//! added in order.
 
 use candle_core::{Result, Tensor, bail};
 use rayon::prelude::*;
 
+#[cfg(feature = "cuda")]
+use super::cuda::Cut;
 use super::dropout::{self, Dropout};
 use super::layer_norm::{self, Norm};
+use super::lists::Numbers;
 use super::parallel::rows_per_task;
 use super::products::Precision;
 use super::profile::span;
@@ -23,9 +27,9 @@ pub struct Tables<'a> {
     /// Row per token type id, [types, D].
     pub types: &'a Tensor,
     /// Token ids, `[T]`.
-    pub ids: &'a [u32],
+    pub ids: &'a Numbers,
     /// Token type ids, `[T]`.
-    pub type_ids: &'a [u32],
+    pub type_ids: &'a Numbers,
 }
 
 /// `dropout(LayerNorm(word[ids] + types[type_ids]))` → `[T, D]`, and what the norm's way back
@@ -98,34 +102,117 @@ fn check(tables: Tables<'_>) -> Result<usize> {
     Ok(width)
 }
 
-/// The gradient of a table: the rows of dx [T, D] summed by id. Rows of `skip` (padding) are left
-/// out. Returns the ids that occur, ascending, and their gradients [R, D].
+/// The tokens of a batch by the row of a table that they are.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The rows that occur, ascending.
+    pub rows: Numbers,
+    /// The tokens of each row, one row after the other.
+    pub(super) tokens: Numbers,
+    /// Where each row's tokens end.
+    ends: Vec<u32>,
+    /// Number of tokens of the batch, those that are left out included.
+    num_tokens: usize,
+    /// The same in pieces, for a GPU.
+    #[cfg(feature = "cuda")]
+    cut: Option<Cut>,
+}
+
+impl Order {
+    /// Tokens by `ids`; those whose id is `skip` (padding) are left out.
+    pub fn new(ids: &[u32], skip: Option<u32>) -> Self {
+        let pairs = (0u64..).zip(ids).filter(|(_, id)| Some(**id) != skip);
+        let mut pairs: Vec<u64> = pairs
+            .map(|(token, id)| u64::from(*id) << 32 | token)
+            .collect();
+        pairs.sort_unstable();
+        let runs = pairs.chunk_by(|a, b| a >> 32 == b >> 32);
+        let ends = runs.clone().scan(0, |end, run| {
+            *end += run.len() as u32;
+            Some(*end)
+        });
+        Self {
+            rows: runs.clone().map(|run| (run[0] >> 32) as u32).collect(),
+            ends: ends.collect(),
+            tokens: pairs.iter().map(|pair| *pair as u32).collect(),
+            num_tokens: ids.len(),
+            #[cfg(feature = "cuda")]
+            cut: None,
+        }
+    }
+
+    /// The tokens of the row that is number `at` of those that occur.
+    fn run(&self, at: usize) -> &[u32] {
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.tokens[start as usize..self.ends[at] as usize]
+    }
+}
+
+/// The orders in which the gradients of both tables are summed.
+#[derive(Debug, Clone)]
+pub struct Orders {
+    /// Of the table of tokens.
+    pub words: Order,
+    /// Of the table of token types.
+    pub types: Order,
+}
+
+impl Orders {
+    /// Of tokens and token types; `pad` is no word.
+    pub fn new(ids: &[u32], type_ids: &[u32], pad: u32) -> Self {
+        Self {
+            words: Order::new(ids, Some(pad)),
+            types: Order::new(type_ids, None),
+        }
+    }
+
+    /// The same with what a GPU needs.
+    #[cfg(feature = "cuda")]
+    pub(super) fn cut(mut self) -> Self {
+        for order in [&mut self.words, &mut self.types] {
+            order.cut = Some(Cut::new(&order.ends));
+        }
+        self
+    }
+
+    /// Every list that a GPU reads.
+    #[cfg(feature = "cuda")]
+    pub(super) fn all(&mut self) -> Vec<&mut Numbers> {
+        let mut all = Vec::new();
+        for order in [&mut self.words, &mut self.types] {
+            all.extend([&mut order.rows, &mut order.tokens]);
+            let cut = order.cut.iter_mut();
+            all.extend(cut.flat_map(|cut| [&mut cut.pieces, &mut cut.runs]));
+        }
+        all
+    }
+}
+
+/// The gradient of a table: the rows of dx [T, D] summed by `order`, one for each row of the table
+/// that occurs [R, D].
 ///
 /// # Errors
-/// There are not as many ids as rows.
-pub fn scatter(dx: &Tensor, ids: &[u32], skip: Option<u32>) -> Result<(Vec<u32>, Tensor)> {
+/// The order is not that of as many tokens.
+pub fn scatter(dx: &Tensor, order: &Order) -> Result<Tensor> {
     let _span = span("embedding backward", 0);
     let (count, width) = dx.dims2()?;
-    if count != ids.len() {
-        bail!("embedding: {count} gradients for {} ids", ids.len());
+    if count != order.num_tokens {
+        bail!("embedding: {count} gradients for {} ids", order.num_tokens);
     }
-    let mut order: Vec<(u32, u32)> = ids.iter().copied().zip(0..).collect();
-    order.retain(|(id, _)| Some(*id) != skip);
-    order.par_sort_unstable();
-    let runs: Vec<&[(u32, u32)]> = order.chunk_by(|a, b| a.0 == b.0).collect();
-    let rows = runs.iter().map(|run| run[0].0).collect::<Vec<u32>>();
     on_gpu!(dx, {
-        let values = super::cuda::scatter_embedding(dx, &order, rows.len())?;
-        Ok((rows, values))
+        let made = order.cut.is_none().then(|| Cut::new(&order.ends));
+        match order.cut.as_ref().or(made.as_ref()) {
+            Some(cut) => super::cuda::scatter_embedding(dx, order, cut),
+            None => bail!("embedding: an order without pieces"),
+        }
     });
-    let mut values = vec![0.0; rows.len() * width];
+    let num_rows = order.rows.len();
+    let mut values = vec![0.0; num_rows * width];
     let dx = read::<f32>(dx)?;
     let dx = &*dx;
-    let tasks = values
-        .par_chunks_mut(width.max(1))
-        .zip(runs)
-        .with_min_len(16);
-    tasks.for_each(|(sum, run)| {
+    let tasks = values.par_chunks_mut(width.max(1)).enumerate();
+    tasks.with_min_len(16).for_each(|(at, sum)| {
+        let run = order.run(at);
         if run.len() <= PIECE {
             add_rows(sum, dx, run);
         } else {
@@ -141,8 +228,7 @@ pub fn scatter(dx: &Tensor, ids: &[u32], skip: Option<u32>) -> Result<(Vec<u32>,
             }
         }
     });
-    let values = from_vec(values, (rows.len(), width))?;
-    Ok((rows, values))
+    from_vec(values, (num_rows, width))
 }
 
 vectorized! {
@@ -168,8 +254,8 @@ vectorized! {
 
 vectorized! {
     /// Adds the rows of dx that `run` names.
-    fn add_rows(sum: &mut [f32], dx: &[f32], run: &[(u32, u32)]) {
-        for &(_, row) in run {
+    fn add_rows(sum: &mut [f32], dx: &[f32], run: &[u32]) {
+        for &row in run {
             let from = &dx[row as usize * sum.len()..][..sum.len()];
             for (sum, from) in sum.iter_mut().zip(from) {
                 *sum += from;
@@ -204,6 +290,7 @@ mod tests {
                 random.tensor(&[num_types, width]),
             );
             let (ids, type_ids) = (random.ids(count, num_words), random.ids(count, num_types));
+            let (ids, type_ids) = (Numbers::from(ids), Numbers::from(type_ids));
             let x = forward(Tables {
                 word: &word,
                 types: &types,
@@ -213,7 +300,7 @@ mod tests {
             .unwrap();
             let (word64, types64) = (wide(&word), wide(&types));
             let mut expected = Vec::new();
-            for (&id, &type_id) in ids.iter().zip(&type_ids) {
+            for (&id, &type_id) in ids.iter().zip(type_ids.iter()) {
                 for column in 0..width {
                     let word = word64[id as usize * width + column];
                     expected.push(word + types64[type_id as usize * width + column]);
@@ -222,7 +309,8 @@ mod tests {
             assert_close("x", &wide(&x), &expected);
             let dx = random.tensor(&[count, width]);
             let skip = 1;
-            let (rows, values) = scatter(&dx, &ids, Some(skip)).unwrap();
+            let order = Order::new(&ids, Some(skip));
+            let (rows, values) = (&order.rows, scatter(&dx, &order).unwrap());
             assert!(rows.windows(2).all(|w| w[0] < w[1]) && !rows.contains(&skip));
             let dx = wide(&dx);
             let mut expected = vec![0.0; num_words * width];
@@ -246,8 +334,8 @@ mod tests {
         let error = forward(Tables {
             word: &word,
             types: &types,
-            ids: &[0, 2],
-            type_ids: &[1, 4],
+            ids: &(&[0, 2]).into(),
+            type_ids: &(&[1, 4]).into(),
         })
         .unwrap_err()
         .to_string();
@@ -259,8 +347,8 @@ mod tests {
             forward(Tables {
                 word: &word,
                 types: &types,
-                ids: &[3],
-                type_ids: &[0]
+                ids: &(&[3]).into(),
+                type_ids: &(&[0]).into()
             })
             .unwrap_err()
             .to_string()
@@ -272,6 +360,6 @@ mod tests {
     fn threads_do_not_matter() {
         let mut random = Random::new(2);
         let (dx, ids) = (random.tensor(&[3000, 9]), random.ids(3000, 5));
-        same_for_any_threads(|| vec![scatter(&dx, &ids, None).unwrap().1]);
+        same_for_any_threads(|| vec![scatter(&dx, &Order::new(&ids, None)).unwrap()]);
     }
 }

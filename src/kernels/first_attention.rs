@@ -109,7 +109,7 @@ struct Cell<'a> {
 
 impl<'a> Cell<'a> {
     fn all(settings: Settings<'a>, width: usize, [q, k, v]: [&'a [f32]; 3]) -> Vec<Self> {
-        let ends = settings.cu_seqlens.windows(2);
+        let ends = settings.cells.starts.windows(2);
         let cells = ends.zip(q.chunks_exact(width)).map(|(ends, q)| {
             let (start, end) = (ends[0] as usize, ends[1] as usize);
             Self {
@@ -226,10 +226,11 @@ fn parts<'v>(
     per_token: usize,
 ) -> Vec<&'v mut [f32]> {
     let lengths = settings
-        .cu_seqlens
+        .cells
+        .starts
         .windows(2)
         .map(|w| (w[1] - w[0]) as usize);
-    let mut parts = Vec::with_capacity(settings.cu_seqlens.len());
+    let mut parts = Vec::with_capacity(settings.cells.starts.len());
     for length in lengths {
         let (part, rest) = values.split_at_mut(length * per_token);
         parts.push(part);
@@ -248,7 +249,7 @@ fn check(settings: Settings<'_>, [q, k, v]: [&Tensor; 3]) -> Result<(usize, usiz
         let heads = settings.num_heads;
         bail!("first attention: width {width} cannot be cut into {heads} heads");
     }
-    let starts = settings.cu_seqlens;
+    let starts = settings.cells.starts;
     let whole = starts.len() == num_cells + 1 && starts[num_cells] as usize == num_tokens;
     if !whole || starts[0] != 0 || starts.windows(2).any(|w| w[0] >= w[1]) {
         bail!("first attention: the cells' starts {starts:?} do not fit {num_cells} queries");
@@ -261,7 +262,9 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::kernels::attention;
+    use crate::kernels::attention::Cells;
     use crate::kernels::dropout::{Dropout, DropoutKey};
+    use crate::kernels::lists::Numbers;
     use crate::kernels::products::Precision;
     use crate::kernels::rows::{gather, scatter};
     use crate::kernels::testing::{Random, assert_close, same_for_any_threads, wide};
@@ -312,10 +315,11 @@ mod tests {
             let [q, k, v] = [(); 3].map(|()| random.tensor(&[tokens, width]));
             let dy = random.tensor(&[cells, width]);
             let firsts = &starts[..cells];
+            let starts = &Numbers::from(starts);
             for dropout in [None, Some(&dropout)] {
                 let settings = Settings {
                     num_heads,
-                    cu_seqlens: starts,
+                    cells: starts.into(),
                     dropout,
                     precision: Precision::F32,
                 };
@@ -337,18 +341,20 @@ mod tests {
     #[test]
     fn a_cell_without_tokens_and_other_shapes_are_refused() {
         let x = from_vec(vec![0.0; 4], (2, 2)).unwrap();
-        let settings = |cu_seqlens| Settings {
+        let [good, empty, few] =
+            [&[0, 1, 2][..], &[0, 2, 2], &[0, 2]].map(|starts: &[u32]| Numbers::from(starts));
+        let settings = |starts| Settings {
             num_heads: 1,
-            cu_seqlens,
+            cells: Cells::from(starts),
             dropout: None,
             precision: Precision::F32,
         };
-        assert!(forward(settings(&[0, 1, 2]), &x, &x, &x).is_ok());
-        assert!(forward(settings(&[0, 2, 2]), &x, &x, &x).is_err());
-        assert!(forward(settings(&[0, 2]), &x, &x, &x).is_err());
+        assert!(forward(settings(&good), &x, &x, &x).is_ok());
+        assert!(forward(settings(&empty), &x, &x, &x).is_err());
+        assert!(forward(settings(&few), &x, &x, &x).is_err());
         let odd = Settings {
             num_heads: 3,
-            ..settings(&[0, 1, 2])
+            ..settings(&good)
         };
         assert!(forward(odd, &x, &x, &x).is_err());
     }

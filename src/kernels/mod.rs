@@ -37,6 +37,7 @@ pub mod first_attention;
 pub mod grad_norm;
 pub mod layer_norm;
 pub mod linear;
+pub mod lists;
 mod matmul;
 mod matrix;
 pub mod memory;

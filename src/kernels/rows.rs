@@ -3,6 +3,7 @@
 
 use candle_core::{Result, Tensor, bail};
 
+use super::lists::Numbers;
 use super::profile::span;
 use crate::buffers::{from_vec, read, write};
 
@@ -10,17 +11,18 @@ use crate::buffers::{from_vec, read, write};
 ///
 /// # Errors
 /// A position is beyond T.
-pub fn gather(x: &Tensor, positions: &[u32]) -> Result<Tensor> {
+pub fn gather(x: &Tensor, positions: impl Into<Numbers>) -> Result<Tensor> {
     let _span = span("labelled rows", 0);
+    let positions = &positions.into();
     let (height, width) = x.dims2()?;
-    for &position in positions {
+    for &position in positions.iter() {
         checked(position, height)?;
     }
     on_gpu!(x, super::cuda::gather(x, positions));
     let mut picked = Vec::with_capacity(positions.len() * width);
     {
         let x = read::<f32>(x)?;
-        for &position in positions {
+        for &position in positions.iter() {
             let at = position as usize * width;
             picked.extend_from_slice(&x[at..at + width]);
         }
@@ -32,13 +34,14 @@ pub fn gather(x: &Tensor, positions: &[u32]) -> Result<Tensor> {
 ///
 /// # Errors
 /// A position is beyond `height`, or there are not as many as rows; on a GPU, one stands twice.
-pub fn scatter(dy: &Tensor, positions: &[u32], height: usize) -> Result<Tensor> {
+pub fn scatter(dy: &Tensor, positions: impl Into<Numbers>, height: usize) -> Result<Tensor> {
     let _span = span("labelled rows", 0);
+    let positions = &positions.into();
     let (count, width) = dy.dims2()?;
     if count != positions.len() {
         bail!("{count} rows for {} positions", positions.len());
     }
-    for &position in positions {
+    for &position in positions.iter() {
         checked(position, height)?;
     }
     on_gpu!(dy, {
@@ -61,7 +64,8 @@ pub fn scatter(dy: &Tensor, positions: &[u32], height: usize) -> Result<Tensor> 
 ///
 /// # Errors
 /// Shapes that do not fit, or rows beyond the table or out of order.
-pub fn add_rows(table: &Tensor, rows: &[u32], values: &Tensor) -> Result<()> {
+pub fn add_rows(table: &Tensor, rows: impl Into<Numbers>, values: &Tensor) -> Result<()> {
+    let rows = &rows.into();
     let (height, width) = table.dims2()?;
     let highest = rows.last().map_or(0, |row| *row as usize + 1);
     let ascend = rows.is_sorted_by(|a, b| a < b);
@@ -86,6 +90,9 @@ pub fn add_rows(table: &Tensor, rows: &[u32], values: &Tensor) -> Result<()> {
 /// Refuses a position that stands twice, as kernels do not add to one row at once.
 #[cfg(feature = "cuda")]
 fn once(positions: &[u32]) -> Result<()> {
+    if positions.is_sorted_by(|a, b| a < b) {
+        return Ok(());
+    }
     let mut sorted = positions.to_vec();
     sorted.sort_unstable();
     match sorted.windows(2).find(|pair| pair[0] == pair[1]) {

@@ -6,6 +6,7 @@ use candle_core::{Result, Tensor};
 use super::GeneBertConfig;
 use super::layers::{LayerNorm, Linear};
 use crate::kernels::activation::Activation;
+use crate::kernels::attention::Cells;
 use crate::kernels::dropout::{Dropout, DropoutKey};
 use crate::kernels::factor::Factor;
 use crate::kernels::linear::InputGradient;
@@ -119,12 +120,12 @@ impl Block {
 
     fn attention<'a>(
         &self,
-        cu_seqlens: &'a [u32],
+        cells: Cells<'a>,
         dropout: &'a BlockDropout,
     ) -> attention::Settings<'a> {
         attention::Settings {
             num_heads: self.num_heads,
-            cu_seqlens,
+            cells,
             dropout: dropout.attention.as_ref(),
             precision: self.precision,
         }
@@ -134,12 +135,12 @@ impl Block {
     pub(super) fn forward(
         &self,
         x: Tensor,
-        cu_seqlens: &[u32],
+        cells: Cells<'_>,
         dropout: &BlockDropout,
     ) -> Result<(Tensor, Saved)> {
         let factor = Factor::new(self.precision, &x)?;
         let [q, k, v] = Linear::forward_all([&self.query, &self.key, &self.value], &factor)?;
-        let settings = self.attention(cu_seqlens, dropout);
+        let settings = self.attention(cells, dropout);
         let (context, log_sums) = attention::forward(settings, &q, &k, &v)?;
         let (y, rest) = self.after_attention(context, &x, dropout)?;
         let saved = Saved {
@@ -158,15 +159,15 @@ impl Block {
     pub(super) fn forward_first(
         &self,
         x: Tensor,
-        cu_seqlens: &[u32],
+        cells: Cells<'_>,
         dropout: &BlockDropout,
     ) -> Result<(Tensor, SavedFirst)> {
-        let first = rows::gather(&x, firsts(cu_seqlens))?;
+        let first = rows::gather(&x, firsts(cells))?;
         let first_factor = Factor::from(first.clone());
         let q = self.query.forward(&first_factor)?;
         let factor = Factor::new(self.precision, &x)?;
         let [k, v] = Linear::forward_all([&self.key, &self.value], &factor)?;
-        let settings = self.attention(cu_seqlens, dropout);
+        let settings = self.attention(cells, dropout);
         let (context, probabilities) = first_attention::forward(settings, &q, &k, &v)?;
         let (y, rest) = self.after_attention(context, &first, dropout)?;
         let saved = SavedFirst {
@@ -211,14 +212,14 @@ impl Block {
         &self,
         saved: Saved,
         dy: Tensor,
-        cu_seqlens: &[u32],
+        cells: Cells<'_>,
         dropout: &BlockDropout,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let s = saved;
         let context = s.rest.context.clone();
         let [dcontext, dx] = self.after_attention_backward(s.rest, dy, dropout, gradients)?;
-        let settings = self.attention(cu_seqlens, dropout);
+        let settings = self.attention(cells, dropout);
         let kept = attention::Saved {
             q: &s.q,
             k: &s.k,
@@ -237,13 +238,13 @@ impl Block {
         &self,
         saved: SavedFirst,
         dy: Tensor,
-        cu_seqlens: &[u32],
+        cells: Cells<'_>,
         dropout: &BlockDropout,
         gradients: &mut Gradients,
     ) -> Result<Tensor> {
         let s = saved;
         let [dcontext, dfirst] = self.after_attention_backward(s.rest, dy, dropout, gradients)?;
-        let settings = self.attention(cu_seqlens, dropout);
+        let settings = self.attention(cells, dropout);
         let kept = first_attention::Saved {
             q: &s.q,
             k: &s.k,
@@ -253,7 +254,7 @@ impl Block {
         let [dq, dk, dv] = first_attention::backward(settings, kept, &dcontext)?;
         let onto = InputGradient::Onto(&dfirst);
         let dfirst = self.query.backward_to(&s.first, dq, onto, gradients)?;
-        let dx = rows::scatter(&dfirst, firsts(cu_seqlens), s.x.dims2()?.0)?;
+        let dx = rows::scatter(&dfirst, firsts(cells), s.x.dims2()?.0)?;
         let onto = InputGradient::Onto(&dx);
         Linear::backward_all([&self.key, &self.value], &s.x, [dk, dv], onto, gradients)
     }
@@ -285,6 +286,6 @@ impl Block {
 }
 
 /// Where the first token of each cell stands.
-fn firsts(cu_seqlens: &[u32]) -> &[u32] {
-    &cu_seqlens[..cu_seqlens.len().saturating_sub(1)]
+fn firsts(cells: Cells<'_>) -> &[u32] {
+    &cells.starts[..cells.starts.len().saturating_sub(1)]
 }

@@ -12,6 +12,7 @@ use crate::kernels::activation::{self, Activation};
 use crate::kernels::cross_entropy;
 use crate::kernels::dropout::{self, Dropout};
 use crate::kernels::factor::Factor;
+use crate::kernels::lists::{Lists, Numbers};
 use crate::parameters::{Gradients, ParameterSpec, Parameters};
 
 /// The model that is fine-tuned to classify cells.
@@ -84,7 +85,8 @@ impl GeneBertForSequenceClassification {
     /// # Errors
     /// The batch does not fit the model, or has an empty cell.
     pub fn forward(&self, batch: &PackedBatch, dropout: Option<DropoutKey>) -> Result<Tensor> {
-        let first = self.encoder.infer_first(batch, dropout)?;
+        let lists = self.encoder.lists(batch)?;
+        let first = self.encoder.infer_first(&lists, dropout)?;
         to_host(&self.head(first, dropout)?.0)
     }
 
@@ -93,7 +95,7 @@ impl GeneBertForSequenceClassification {
     /// # Errors
     /// The batch does not fit the model.
     pub fn last_hidden_state(&self, batch: &PackedBatch) -> Result<Tensor> {
-        to_host(&self.encoder.infer(batch, None)?)
+        to_host(&self.encoder.infer(&self.encoder.lists(batch)?, None)?)
     }
 
     /// The token type table [types, D]: row C + 1 + g is gene g's.
@@ -129,21 +131,22 @@ impl GeneBertForSequenceClassification {
     /// As [`Self::loss`].
     pub fn loss_and_gradients(
         &self,
-        batch: &PackedBatch,
-        labels: &[u32],
+        lists: &Lists,
+        labels: impl Into<Numbers>,
         config: &LossConfig,
         dropout: Option<DropoutKey>,
         gradients: &mut Gradients,
     ) -> Result<StepLoss> {
+        let labels = &labels.into();
         if labels.is_empty() {
             return Ok(StepLoss::none());
         }
         let learns = self.frozen.is_none_or(|n| n < self.encoder.num_blocks());
         let (first, saved) = if learns {
-            let (first, saved) = self.encoder.forward_first(batch, dropout)?;
+            let (first, saved) = self.encoder.forward_first(lists, dropout)?;
             (first, Some(saved))
         } else {
-            (self.encoder.infer_first(batch, dropout)?, None)
+            (self.encoder.infer_first(lists, dropout)?, None)
         };
         let (logits, head) = self.head(first, dropout)?;
         let scale = gradients.loss_scale();
@@ -152,7 +155,7 @@ impl GeneBertForSequenceClassification {
         let dfirst = self.head_backward(head, dlogits, gradients)?;
         if let Some(saved) = saved {
             let encoder = &self.encoder;
-            encoder.backward(batch, saved, dfirst, self.frozen, gradients)?;
+            encoder.backward(lists, saved, dfirst, self.frozen, gradients)?;
         }
         Ok(StepLoss {
             sum,

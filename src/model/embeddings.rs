@@ -4,9 +4,9 @@ use candle_core::{Result, Tensor};
 
 use super::GeneBertConfig;
 use super::layers::{LayerNorm, spec};
-use crate::cell::PackedBatch;
 use crate::kernels::dropout::{self, Dropout};
 use crate::kernels::embedding::Tables;
+use crate::kernels::lists::Lists;
 use crate::kernels::products::Precision;
 use crate::kernels::{embedding, layer_norm};
 use crate::parameters::{Gradients, Init, Parameter, ParameterSpec, Parameters, RowGradient};
@@ -62,21 +62,21 @@ impl Embeddings {
     /// → [T, D]
     pub(super) fn forward(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         dropout: Option<&Dropout>,
     ) -> Result<(Tensor, layer_norm::Saved)> {
         let tables = Tables {
             word: &self.word.tensor,
             types: &self.types.tensor,
-            ids: &batch.input_ids,
-            type_ids: &batch.token_type_ids,
+            ids: &lists.ids,
+            type_ids: &lists.type_ids,
         };
         embedding::normalized(tables, self.norm.norm(), dropout, self.precision)
     }
 
     pub(super) fn backward(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         saved: &layer_norm::Saved,
         dropout: Option<&Dropout>,
         dx: Tensor,
@@ -84,9 +84,12 @@ impl Embeddings {
     ) -> Result<()> {
         let dx = dropout::apply(dx, dropout)?;
         let dx = self.norm.backward(saved, dx, None, gradients)?.x;
-        let (rows, values) = embedding::scatter(&dx, &batch.input_ids, Some(self.pad))?;
-        gradients.add_rows(self.word.index, RowGradient { rows, values })?;
-        let (rows, values) = embedding::scatter(&dx, &batch.token_type_ids, None)?;
-        gradients.add_rows(self.types.index, RowGradient { rows, values })
+        let orders = lists.orders(self.pad);
+        let tables = [(&self.word, &orders.words), (&self.types, &orders.types)];
+        for (table, order) in tables {
+            let (rows, values) = (order.rows.clone(), embedding::scatter(&dx, order)?);
+            gradients.add_rows(table.index, RowGradient { rows, values })?;
+        }
+        Ok(())
     }
 }

@@ -7,6 +7,7 @@ use super::block::{self, Block, BlockDropout};
 use super::embeddings::Embeddings;
 use crate::cell::PackedBatch;
 use crate::kernels::dropout::{Dropout, DropoutKey};
+use crate::kernels::lists::{Lists, Numbers};
 use crate::kernels::memory::keep_freed_memory;
 use crate::kernels::{layer_norm, rows};
 use crate::parameters::{Gradients, ParameterSpec, Parameters};
@@ -61,33 +62,38 @@ impl Encoder {
         Dropout::new(self.config.hidden_dropout_prob, key, 0)
     }
 
+    /// The lists of a batch, where the model computes.
+    pub(super) fn lists(&self, batch: &PackedBatch) -> Result<Lists> {
+        Lists::new(batch).on(self.token_types().device())
+    }
+
     /// The last hidden states [T, D]; `visit` sees those after the embeddings and after each block.
     pub(super) fn forward(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         key: Option<DropoutKey>,
         visit: impl FnMut(&Tensor) -> Result<()>,
     ) -> Result<(Tensor, Saved)> {
-        self.below(self.blocks.len(), batch, key, visit)
+        self.below(self.blocks.len(), lists, key, visit)
     }
 
     /// The hidden states [T, D] after the first `num_blocks` blocks.
     fn below(
         &self,
         num_blocks: usize,
-        batch: &PackedBatch,
+        lists: &Lists,
         key: Option<DropoutKey>,
         mut visit: impl FnMut(&Tensor) -> Result<()>,
     ) -> Result<(Tensor, Saved)> {
-        check(batch)?;
+        check(lists)?;
         let dropout = self.embedding_dropout(key);
-        let (mut x, embeddings) = self.embeddings.forward(batch, dropout.as_ref())?;
+        let (mut x, embeddings) = self.embeddings.forward(lists, dropout.as_ref())?;
         visit(&x)?;
         let mut saved = Vec::with_capacity(self.blocks.len());
         for (i, block) in self.blocks.iter().take(num_blocks).enumerate() {
             let dropout = BlockDropout::new(&self.config, key, i);
             let input = self.config.recompute.then(|| x.clone());
-            let (y, kept) = block.forward(x, &batch.cu_seqlens, &dropout)?;
+            let (y, kept) = block.forward(x, lists.cells(), &dropout)?;
             visit(&y)?;
             saved.push(input.map_or(Kept::All(kept), Kept::Input));
             x = y;
@@ -102,22 +108,22 @@ impl Encoder {
     }
 
     /// The last hidden states [T, D], nothing kept but what the block at hand needs.
-    pub(super) fn infer(&self, batch: &PackedBatch, key: Option<DropoutKey>) -> Result<Tensor> {
-        self.infer_below(self.blocks.len(), batch, key)
+    pub(super) fn infer(&self, lists: &Lists, key: Option<DropoutKey>) -> Result<Tensor> {
+        self.infer_below(self.blocks.len(), lists, key)
     }
 
     fn infer_below(
         &self,
         num_blocks: usize,
-        batch: &PackedBatch,
+        lists: &Lists,
         key: Option<DropoutKey>,
     ) -> Result<Tensor> {
-        check(batch)?;
+        check(lists)?;
         let dropout = self.embedding_dropout(key);
-        let mut x = self.embeddings.forward(batch, dropout.as_ref())?.0;
+        let mut x = self.embeddings.forward(lists, dropout.as_ref())?.0;
         for (i, block) in self.blocks.iter().take(num_blocks).enumerate() {
             let dropout = BlockDropout::new(&self.config, key, i);
-            x = block.forward(x, &batch.cu_seqlens, &dropout)?.0;
+            x = block.forward(x, lists.cells(), &dropout)?.0;
         }
         Ok(x)
     }
@@ -126,36 +132,32 @@ impl Encoder {
     /// for these alone, which of a model of one block is a quarter of the work (but not on a GPU).
     pub(super) fn forward_first(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         key: Option<DropoutKey>,
     ) -> Result<(Tensor, Saved)> {
         let below = self.blocks_below_first();
-        let (x, mut saved) = self.below(below, batch, key, |_| Ok(()))?;
-        let firsts = first_tokens(batch)?;
+        let (x, mut saved) = self.below(below, lists, key, |_| Ok(()))?;
+        let firsts = first_tokens(lists)?;
         let Some(last) = self.blocks.get(below) else {
             saved.picks_firsts = true;
             return Ok((rows::gather(&x, firsts)?, saved));
         };
         let dropout = BlockDropout::new(&self.config, key, below);
-        let (y, kept) = last.forward_first(x, &batch.cu_seqlens, &dropout)?;
+        let (y, kept) = last.forward_first(x, lists.cells(), &dropout)?;
         saved.blocks.push(Kept::First(kept));
         Ok((y, saved))
     }
 
     /// As [`Self::forward_first`], nothing kept but what the block at hand needs.
-    pub(super) fn infer_first(
-        &self,
-        batch: &PackedBatch,
-        key: Option<DropoutKey>,
-    ) -> Result<Tensor> {
+    pub(super) fn infer_first(&self, lists: &Lists, key: Option<DropoutKey>) -> Result<Tensor> {
         let below = self.blocks_below_first();
-        let x = self.infer_below(below, batch, key)?;
-        let firsts = first_tokens(batch)?;
+        let x = self.infer_below(below, lists, key)?;
+        let firsts = first_tokens(lists)?;
         let Some(last) = self.blocks.get(below) else {
             return rows::gather(&x, firsts);
         };
         let dropout = BlockDropout::new(&self.config, key, below);
-        Ok(last.forward_first(x, &batch.cu_seqlens, &dropout)?.0)
+        Ok(last.forward_first(x, lists.cells(), &dropout)?.0)
     }
 
     /// Blocks that are computed for all tokens where first tokens are asked for: on the CPU all but
@@ -181,7 +183,7 @@ impl Encoder {
     /// is the gradient of what [`Self::forward`] ([T, D]) or [`Self::forward_first`] ([B, D]) gave.
     pub(super) fn backward(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         saved: Saved,
         mut dx: Tensor,
         frozen: Option<usize>,
@@ -189,22 +191,22 @@ impl Encoder {
     ) -> Result<()> {
         gradients.settle()?; // what stands above
         if saved.picks_firsts {
-            dx = rows::scatter(&dx, first_tokens(batch)?, batch.num_tokens())?;
+            dx = rows::scatter(&dx, first_tokens(lists)?, lists.num_tokens())?;
         }
         let blocks = self.blocks.iter().zip(saved.blocks).enumerate();
         for (i, (block, kept)) in blocks.skip(frozen.unwrap_or(0)).rev() {
             let dropout = BlockDropout::new(&self.config, saved.key, i);
-            let starts = &batch.cu_seqlens;
+            let cells = lists.cells();
             let kept = match kept {
                 Kept::All(kept) => kept,
-                Kept::Input(x) => block.forward(x, starts, &dropout)?.1,
+                Kept::Input(x) => block.forward(x, cells, &dropout)?.1,
                 Kept::First(kept) => {
-                    dx = block.backward_first(kept, dx, starts, &dropout, gradients)?;
+                    dx = block.backward_first(kept, dx, cells, &dropout, gradients)?;
                     gradients.settle()?;
                     continue;
                 }
             };
-            dx = block.backward(kept, dx, starts, &dropout, gradients)?;
+            dx = block.backward(kept, dx, cells, &dropout, gradients)?;
             gradients.settle()?;
         }
         if frozen.is_some() {
@@ -212,12 +214,12 @@ impl Encoder {
         }
         let dropout = self.embedding_dropout(saved.key);
         self.embeddings
-            .backward(batch, &saved.embeddings, dropout.as_ref(), dx, gradients)
+            .backward(lists, &saved.embeddings, dropout.as_ref(), dx, gradients)
     }
 }
 
-fn check(batch: &PackedBatch) -> Result<()> {
-    let (tokens, types) = (batch.input_ids.len(), batch.token_type_ids.len());
+fn check(lists: &Lists) -> Result<()> {
+    let (tokens, types) = (lists.ids.len(), lists.type_ids.len());
     if tokens != types {
         bail!("a batch of {tokens} tokens has {types} token types");
     }
@@ -225,9 +227,9 @@ fn check(batch: &PackedBatch) -> Result<()> {
 }
 
 /// Where the first token of each cell stands; every cell must have one.
-fn first_tokens(batch: &PackedBatch) -> Result<&[u32]> {
-    if let Some(cell) = batch.cu_seqlens.windows(2).position(|w| w[0] == w[1]) {
+fn first_tokens(lists: &Lists) -> Result<&Numbers> {
+    if let Some(cell) = lists.starts.windows(2).position(|w| w[0] == w[1]) {
         bail!("cell {cell} of the batch has no token");
     }
-    Ok(&batch.cu_seqlens[..batch.num_cells()])
+    Ok(&lists.firsts)
 }

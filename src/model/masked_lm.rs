@@ -11,6 +11,7 @@ use crate::buffers::to_host;
 use crate::cell::PackedBatch;
 use crate::kernels::activation::{self, Activation};
 use crate::kernels::factor::Factor;
+use crate::kernels::lists::Lists;
 use crate::kernels::{cross_entropy, layer_norm, rows};
 use crate::parameters::{Gradients, Init, ParameterSpec, Parameters};
 
@@ -81,8 +82,9 @@ impl GeneBertForMaskedLM {
     /// # Errors
     /// The batch does not fit the model.
     pub fn forward(&self, batch: &PackedBatch, dropout: Option<DropoutKey>) -> Result<Tensor> {
-        let hidden = self.encoder.infer(batch, dropout)?;
-        to_host(&self.head(batch, &hidden)?.0)
+        let lists = &self.encoder.lists(batch)?;
+        let hidden = self.encoder.infer(lists, dropout)?;
+        to_host(&self.head(lists, &hidden)?.0)
     }
 
     /// The last hidden states [T, D], nothing dropped.
@@ -90,7 +92,7 @@ impl GeneBertForMaskedLM {
     /// # Errors
     /// The batch does not fit the model.
     pub fn last_hidden_state(&self, batch: &PackedBatch) -> Result<Tensor> {
-        to_host(&self.encoder.infer(batch, None)?)
+        to_host(&self.encoder.infer(&self.encoder.lists(batch)?, None)?)
     }
 
     /// The token type table [types, D]: row C + 1 + g is gene g's.
@@ -107,7 +109,8 @@ impl GeneBertForMaskedLM {
     /// The batch does not fit the model.
     pub fn hidden_states(&self, batch: &PackedBatch) -> Result<Vec<Tensor>> {
         let mut states = Vec::new();
-        self.encoder.forward(batch, None, |state| {
+        let lists = self.encoder.lists(batch)?;
+        self.encoder.forward(&lists, None, |state| {
             states.push(to_host(state)?.copy()?);
             Ok(())
         })?;
@@ -128,7 +131,8 @@ impl GeneBertForMaskedLM {
             return Ok(LossSum::default());
         }
         let logits = self.forward(batch, dropout)?;
-        let loss = cross_entropy::forward(&logits, &tokens(batch), config.settings(None))?;
+        let loss =
+            cross_entropy::forward(&logits, &Lists::new(batch).labels, config.settings(None))?;
         Ok(loss_sum(loss, batch))
     }
 
@@ -139,23 +143,23 @@ impl GeneBertForMaskedLM {
     /// The batch does not fit the model.
     pub fn loss_and_gradients(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         config: &LossConfig,
         dropout: Option<DropoutKey>,
         gradients: &mut Gradients,
     ) -> Result<StepLoss> {
-        if batch.labels.is_empty() {
+        if lists.labels.is_empty() {
             return Ok(StepLoss::none());
         }
-        let (hidden, saved) = self.encoder.forward(batch, dropout, |_| Ok(()))?;
-        let (logits, head) = self.head(batch, &hidden)?;
-        let (labels, scale) = (tokens(batch), gradients.loss_scale());
+        let (hidden, saved) = self.encoder.forward(lists, dropout, |_| Ok(()))?;
+        let (logits, head) = self.head(lists, &hidden)?;
+        let (labels, scale) = (&lists.labels, gradients.loss_scale());
         let settings = config.settings(scale.as_ref());
-        let (sum, weight, dlogits) = cross_entropy::forward_backward(logits, &labels, settings)?;
-        let dhidden = self.head_backward(batch, head, dlogits, gradients)?;
+        let (sum, weight, dlogits) = cross_entropy::forward_backward(logits, labels, settings)?;
+        let dhidden = self.head_backward(lists, head, dlogits, gradients)?;
         drop(hidden);
         self.encoder
-            .backward(batch, saved, dhidden, None, gradients)?;
+            .backward(lists, saved, dhidden, None, gradients)?;
         Ok(StepLoss {
             sum,
             weight,
@@ -163,8 +167,8 @@ impl GeneBertForMaskedLM {
         })
     }
 
-    fn head(&self, batch: &PackedBatch, hidden: &Tensor) -> Result<(Tensor, SavedHead)> {
-        let picked = Factor::from(rows::gather(hidden, &positions(batch))?); // [N, D]
+    fn head(&self, lists: &Lists, hidden: &Tensor) -> Result<(Tensor, SavedHead)> {
+        let picked = Factor::from(rows::gather(hidden, &lists.positions)?); // [N, D]
         let (inner, activated) = self
             .transform
             .forward_activated(&picked, Activation::Gelu)?;
@@ -183,7 +187,7 @@ impl GeneBertForMaskedLM {
     /// The gradient of the hidden states [T, D].
     fn head_backward(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         saved: SavedHead,
         dlogits: Tensor,
         gradients: &mut Gradients,
@@ -192,7 +196,7 @@ impl GeneBertForMaskedLM {
         let dactivated = self.norm.backward(&saved.norm, dnormed, None, gradients)?.x;
         let dinner = activation::backward(Activation::Gelu, &saved.inner, dactivated)?;
         let dpicked = self.transform.backward(&saved.picked, dinner, gradients)?;
-        rows::scatter(&dpicked, &positions(batch), batch.num_tokens())
+        rows::scatter(&dpicked, &lists.positions, lists.num_tokens())
     }
 }
 
@@ -213,12 +217,4 @@ fn loss_sum(loss: cross_entropy::Loss, batch: &PackedBatch) -> LossSum {
         weight: loss.weight,
         num_labels: batch.labels.len(),
     }
-}
-
-fn positions(batch: &PackedBatch) -> Vec<u32> {
-    batch.labels.iter().map(|label| label.position).collect()
-}
-
-fn tokens(batch: &PackedBatch) -> Vec<u32> {
-    batch.labels.iter().map(|label| label.token).collect()
 }

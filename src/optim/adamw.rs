@@ -81,6 +81,9 @@ impl Entry {
             Gradient::Rows(of) => {
                 let place = |row: usize| of.rows.partition_point(|r| (*r as usize) < row);
                 let (from, to) = (place(self.rows.start), place(self.rows.end));
+                if self.rows.start == 0 && to == of.rows.len() {
+                    return Ok(gradient.clone());
+                }
                 let rows = of.rows[from..to].iter();
                 Gradient::Rows(RowGradient {
                     rows: rows.map(|row| row - self.rows.start as u32).collect(),

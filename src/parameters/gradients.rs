@@ -13,13 +13,14 @@ use candle_core::{DType, Device, Result, Tensor, bail};
 
 use super::Parameters;
 use crate::buffers::{self, Target, from_vec};
+use crate::kernels::lists::Numbers;
 use crate::kernels::rows::add_rows;
 
 /// The gradient of a table of which few rows were used; every other row is zero.
 #[derive(Debug, Clone)]
 pub struct RowGradient {
     /// The rows, ascending, none twice.
-    pub rows: Vec<u32>,
+    pub rows: Numbers,
     /// Their gradients, [R, D].
     pub values: Tensor,
 }
@@ -342,6 +343,7 @@ fn merge(left: &RowGradient, right: &RowGradient) -> Result<RowGradient> {
         }
     }
     let values = from_vec(values, (rows.len(), width))?;
+    let rows = rows.into();
     Ok(RowGradient { rows, values })
 }
 
@@ -362,7 +364,7 @@ mod tests {
 
     fn rows(rows: &[u32], values: &[f32]) -> RowGradient {
         RowGradient {
-            rows: rows.to_vec(),
+            rows: rows.into(),
             values: from_vec(values.to_vec(), (rows.len(), 2)).unwrap(),
         }
     }

@@ -21,6 +21,7 @@ use super::task::Task;
 use super::trainer::Outcome;
 use crate::cell::PackedBatch;
 use crate::config::{ClassWeights, FreezeEncoder, Job, RunConfig};
+use crate::kernels::lists::Lists;
 use crate::loader::{ClassCollator, Loader};
 use crate::model::{
     DropoutKey, GeneBertConfig, GeneBertForSequenceClassification, Gradients, LossConfig, Spread,
@@ -38,14 +39,14 @@ struct CellClasses {
 impl Task for CellClasses {
     fn loss_and_gradients(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         dropout: DropoutKey,
         gradients: &mut Gradients,
     ) -> Result<StepLoss> {
         let (loss, dropout) = (&self.loss, Some(dropout));
         let loss = self
             .model
-            .loss_and_gradients(batch, &labels(batch), loss, dropout, gradients);
+            .loss_and_gradients(lists, &lists.labels, loss, dropout, gradients);
         Ok(loss?)
     }
 

@@ -12,6 +12,7 @@
 //! is its number, the place in the data, weights and moments.
 
 mod agreement;
+mod ahead;
 pub mod answers;
 mod available_memory;
 pub mod baseline;

@@ -14,8 +14,8 @@ use super::run::{Asked, Prepared, run};
 use super::start::Start;
 use super::task::Task;
 use super::trainer::Outcome;
-use crate::cell::PackedBatch;
 use crate::config::{Job, RunConfig};
+use crate::kernels::lists::Lists;
 use crate::loader::{Loader, MlmCollator};
 use crate::model::{DropoutKey, GeneBertForMaskedLM, Gradients, LossConfig, StepLoss};
 
@@ -29,14 +29,14 @@ struct MaskedTokens {
 impl Task for MaskedTokens {
     fn loss_and_gradients(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         dropout: DropoutKey,
         gradients: &mut Gradients,
     ) -> Result<StepLoss> {
         let (loss, dropout) = (&self.loss, Some(dropout));
         let loss = self
             .model
-            .loss_and_gradients(batch, loss, dropout, gradients);
+            .loss_and_gradients(lists, loss, dropout, gradients);
         Ok(loss?)
     }
 

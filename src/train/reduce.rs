@@ -285,7 +285,7 @@ impl Reducer {
             }),
         };
         let own = own.filter(|own| !own.rows.is_empty());
-        let numbers = own.as_ref().map_or(&[][..], |own| &own.rows);
+        let numbers = own.as_ref().map_or(&[][..], |own| &*own.rows);
         let mut rows: Vec<u32> = self.gather_numbers(numbers)?.concat();
         rows.sort_unstable();
         rows.dedup();
@@ -302,6 +302,7 @@ impl Reducer {
         }; // [R, width]
         let values = self.sum_in_parts(&values.flatten_all()?)?;
         let values = values.reshape((count, width))?;
+        let rows = rows.into();
         gradients.set_rows(table, RowGradient { rows, values });
         Ok(())
     }

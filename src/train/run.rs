@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::agreement::{self, Fingerprint};
+use super::ahead::{Ahead, Preparation};
 use super::checkpoint::{self, TrainerState};
 use super::data::Files;
 use super::hooks::{self, HookSettings};
@@ -213,6 +214,11 @@ fn assemble(
         });
     }
     let reducer = Reducer::new(Arc::clone(&ranks), reduce);
+    let how = Preparation {
+        device: weights.parameters.device(),
+        pad: start.model_config.pad_token_id as u32,
+        tokens_per_batch: config.tokens_per_batch,
+    };
     let fixed = Fixed {
         output_dir,
         model_json,
@@ -226,7 +232,7 @@ fn assemble(
         parameters: weights.parameters,
         task,
         optimizer,
-        loader,
+        ahead: Ahead::new(loader, how)?,
         hooks,
         saved_step: asked.resume.map(|_| state.step),
         state,
@@ -275,7 +281,6 @@ fn loop_settings(config: &RunConfig, loader: &Loader, accumulation: usize) -> Re
         total_steps,
         steps_per_epoch,
         accumulation,
-        tokens_per_batch: config.tokens_per_batch,
         schedule: config.schedule_config(total_steps),
         max_grad_norm: config.max_grad_norm,
         eval_steps: config.eval_steps.unwrap_or(steps_per_epoch),

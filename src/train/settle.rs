@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::{Result, bail};
 
+use super::ahead::Ready;
 use super::hooks::{Request, StepReport};
 use super::trainer::Trainer;
-use crate::cell::PackedBatch;
 use crate::optim::{MOST_LOST, Outcome, Verdict};
 
 /// Cells of a batch that a warning names.
@@ -23,8 +23,16 @@ pub(super) struct Unsettled {
 }
 
 /// The first cells of each batch.
-pub(super) fn some_cells(batches: &[PackedBatch]) -> Vec<u64> {
-    let of_batch = |batch: &PackedBatch| batch.cells.iter().copied().take(NAMED_CELLS).collect();
+pub(super) fn some_cells(batches: &[Ready]) -> Vec<u64> {
+    let of_batch = |ready: &Ready| {
+        ready
+            .batch
+            .cells
+            .iter()
+            .copied()
+            .take(NAMED_CELLS)
+            .collect()
+    };
     batches.iter().flat_map::<Vec<u64>, _>(of_batch).collect()
 }
 
@@ -67,7 +75,7 @@ impl Trainer {
         let is_known = |of: &Unsettled| matches!(of.outcome, Outcome::Known(_));
         self.unsettled.last().is_some_and(is_known)
             || self.interrupted
-            || self.loader.batches_left() == 0
+            || self.ahead.batches_left() == 0
             || step == self.settings.total_steps
             || self.is_evaluation_due()
             || (self.settings.settle_steps.iter()).any(|every| step.is_multiple_of(*every))

@@ -5,18 +5,18 @@
 use anyhow::Result;
 
 use super::figures::Evaluation;
-use crate::cell::PackedBatch;
+use crate::kernels::lists::Lists;
 use crate::model::{DropoutKey, Gradients, StepLoss};
 
 /// A model with its loss and its measure.
 pub trait Task {
-    /// The loss summed over the labels of `batch`, its gradients added to `gradients`.
+    /// The loss summed over the labels of a batch, its gradients added to `gradients`.
     ///
     /// # Errors
     /// A batch that does not fit the model.
     fn loss_and_gradients(
         &self,
-        batch: &PackedBatch,
+        lists: &Lists,
         dropout: DropoutKey,
         gradients: &mut Gradients,
     ) -> Result<StepLoss>;

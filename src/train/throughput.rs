@@ -1,5 +1,5 @@
 //! How fast a model trains on this machine: whole steps (forward, backward, clipping, AdamW) over
-//! batches that are in memory before the clock starts.
+//! batches that are in memory, on a GPU in its memory, before the clock starts.
 //!
 //! Floating-point operations are those of the model, not of its implementation: 6 per weight of a
 //! matrix product and row that it sees, 12·D per block and pair of tokens that see each other. What
@@ -14,6 +14,7 @@ use serde::Serialize;
 
 use crate::cell::{Label, PackedBatch};
 use crate::kernels::device::most_bytes;
+use crate::kernels::lists::Lists;
 use crate::kernels::products::Precision;
 use crate::kernels::profile::{self, Operation};
 use crate::loader::throughput::{peak_bytes, reset_peak};
@@ -157,18 +158,23 @@ pub fn measure(
         steps: 0,
     };
     let (mut seconds, mut outcomes) = (Vec::new(), Vec::new());
+    let lists = batches.iter().map(|batch| {
+        let lists = Lists::new(batch).sorted(config.pad_token_id as u32);
+        lists.on(&parameters.device())
+    });
+    let lists = lists.collect::<Result<Vec<_>>>()?;
     reset_peak();
     let mut before = None;
     let mut began = Instant::now();
     let mut waiting = 0;
-    for (step, batch) in batches.iter().cycle().take(WARM_UP + num_steps).enumerate() {
+    for (step, lists) in lists.iter().cycle().take(WARM_UP + num_steps).enumerate() {
         if step == WARM_UP {
             before = processor_time();
             if profile {
                 profile::start(&parameters.device());
             }
         }
-        outcomes.push(run.step(batch)?);
+        outcomes.push(run.step(lists)?);
         waiting += 1;
         // A GPU is waited for at the end of a round; the round's steps share its time.
         let is_known = matches!(outcomes.last(), Some(Outcome::Known(_)));
@@ -241,7 +247,7 @@ struct Run {
 }
 
 impl Run {
-    fn step(&mut self, batch: &PackedBatch) -> Result<Outcome> {
+    fn step(&mut self, lists: &Lists) -> Result<Outcome> {
         self.steps += 1;
         let key = DropoutKey {
             seed: 1,
@@ -252,7 +258,7 @@ impl Run {
         let (loss, gradients) = (LossConfig::default(), &mut self.gradients);
         let loss = self
             .model
-            .loss_and_gradients(batch, &loss, Some(key), gradients)?;
+            .loss_and_gradients(lists, &loss, Some(key), gradients)?;
         let rule = StepRule {
             lr: LEARNING_RATE,
             mean: 1.0 / loss.weight.max(1.0),

@@ -16,7 +16,6 @@
 //! the next one: what came of steps is asked for, and hooks hear of them, where a number is logged or
 //! something is saved or measured. On the CPU that is after every step.
 
-use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -26,6 +25,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::ahead::{Ahead, Ready};
 use super::checkpoint::{self, Contents, TrainerState};
 use super::figures::Evaluation;
 use super::hooks::{EpochReport, Request, RunEnd, RunStart, StepReport, TrainHook};
@@ -37,7 +37,6 @@ use super::task::Task;
 use crate::buffers::Number;
 use crate::cell::PackedBatch;
 use crate::dist::Ranks;
-use crate::loader::Loader;
 use crate::model::{DropoutKey, Gradients, Parameters};
 use crate::optim::{AdamW, Outcome as StepOutcome, ScheduleConfig, StepRule};
 use crate::tokenize::TokenizeConfig;
@@ -60,8 +59,6 @@ pub struct LoopSettings {
     pub steps_per_epoch: u64,
     /// Batches per step and rank.
     pub accumulation: usize,
-    /// Most tokens that are computed at once, but for a cell that has more; `None`: whole batches.
-    pub tokens_per_batch: Option<usize>,
     /// The learning rate.
     pub schedule: ScheduleConfig,
     /// Gradient norm above which gradients are scaled down; 0: never.
@@ -99,7 +96,7 @@ pub struct Trainer {
     /// AdamW and its moments.
     pub optimizer: AdamW,
     /// Training cells.
-    pub loader: Loader,
+    pub(super) ahead: Ahead,
     /// Users of the loop's events.
     pub hooks: Vec<Box<dyn TrainHook>>,
     /// Where the run stands.
@@ -146,14 +143,14 @@ impl Trainer {
         let mut stopped = None;
         while self.state.step < self.settings.total_steps && stopped.is_none() {
             if !self.step()? {
-                self.start_epoch(self.state.loader.epoch + 1);
+                self.start_epoch(self.state.loader.epoch + 1)?;
                 continue;
             }
             if self.ranks.world() == 1 {
                 self.interrupted = signal::received();
             }
             let mut request = self.settle()?;
-            if self.loader.batches_left() == 0 {
+            if self.ahead.batches_left() == 0 {
                 request = request.and(self.end_epoch()?);
             }
             if self.is_evaluation_due() {
@@ -200,16 +197,17 @@ impl Trainer {
             output_dir: self.fixed.output_dir.clone(),
             total_steps: self.settings.total_steps,
             first_step: self.state.step,
-            num_train_cells: self.loader.sampler().len(),
+            num_train_cells: self.ahead.num_cells(),
         };
         self.each(|hook| hook.on_start(&start).map(|()| Request::none()))
             .map(drop)
     }
 
-    fn start_epoch(&mut self, epoch: u64) {
-        self.loader.set_epoch(epoch);
-        self.state.loader = self.loader.state();
+    fn start_epoch(&mut self, epoch: u64) -> Result<()> {
+        self.ahead.start_epoch(epoch)?;
+        self.state.loader = self.ahead.state();
         self.state.skipped_cells = 0;
+        Ok(())
     }
 
     fn end_epoch(&mut self) -> Result<Request> {
@@ -258,10 +256,10 @@ impl Trainer {
     }
 
     /// The batches of one step; empty at the end of the epoch.
-    fn next_batches(&mut self) -> Result<Vec<PackedBatch>> {
+    fn next_batches(&mut self) -> Result<Vec<Ready>> {
         let mut batches = Vec::with_capacity(self.settings.accumulation);
         while batches.len() < self.settings.accumulation {
-            match self.loader.next_batch()? {
+            match self.ahead.next_batch()? {
                 Some(batch) => batches.push(batch),
                 None => break,
             }
@@ -272,11 +270,11 @@ impl Trainer {
     /// One optimizer step; false at the end of the epoch.
     fn step(&mut self) -> Result<bool> {
         let began = Instant::now();
-        let batches = self.next_batches()?;
+        let mut batches = self.next_batches()?;
         if batches.is_empty() {
             return Ok(false);
         }
-        let (total, losses, gradients) = self.gradients(&batches)?;
+        let (total, losses, gradients) = self.gradients(&mut batches)?;
         let rule = StepRule {
             lr: self
                 .settings
@@ -301,7 +299,7 @@ impl Trainer {
         }
         self.interrupted = total.interrupted > 0;
         self.state.step += 1;
-        self.state.loader = self.loader.state();
+        self.state.loader = self.ahead.state();
         self.ranks.at_step(self.state.step);
         self.state.skipped_cells += total.skipped_cells;
         self.state.num_cells += total.num_cells;
@@ -315,26 +313,29 @@ impl Trainer {
     }
 
     /// What the batches of all ranks hold, their losses summed over labels, and their gradients.
-    fn gradients(&mut self, batches: &[PackedBatch]) -> Result<(Totals, Vec<Number>, Gradients)> {
+    fn gradients(&mut self, batches: &mut [Ready]) -> Result<(Totals, Vec<Number>, Gradients)> {
         let mut gradients = Gradients::new(&self.parameters);
         gradients.scale_loss_by(self.optimizer.loss_scale());
         let mut losses = Vec::new();
         let mut total = self.counts(batches);
-        total.skipped_cells = self.loader.take_skipped();
+        total.skipped_cells = self.ahead.take_skipped();
         let (rank, world) = (self.ranks.rank() as u64, self.ranks.world() as u64);
         let first = self.state.step * self.settings.accumulation as u64 * world + rank;
-        for (i, batch) in batches.iter().enumerate() {
+        let num_batches = batches.len();
+        for (i, batch) in batches.iter_mut().enumerate() {
             let number = first + i as u64 * world;
-            let parts = self.parts(batch);
-            for (part, batch) in parts.iter().enumerate() {
+            let parts = std::mem::take(&mut batch.parts);
+            let num_parts = parts.len();
+            for (part, lists) in parts.into_iter().enumerate() {
+                let lists = lists.take()?;
                 let dropout = DropoutKey {
                     seed: self.settings.seed,
                     step: number | (part as u64) << PART_SHIFT,
                 };
-                let is_last = i + 1 == batches.len() && part + 1 == parts.len();
+                let is_last = i + 1 == num_batches && part + 1 == num_parts;
                 gradients.begin(is_last.then(|| self.reducer.watcher()).flatten());
                 let task = &self.task;
-                let loss = task.loss_and_gradients(batch, dropout, &mut gradients)?;
+                let loss = task.loss_and_gradients(&lists, dropout, &mut gradients)?;
                 total.weight += loss.weight;
                 losses.push(loss.sum);
             }
@@ -347,8 +348,9 @@ impl Trainer {
     }
 
     /// What `batches` hold.
-    fn counts(&self, batches: &[PackedBatch]) -> Totals {
-        let sum = |f: fn(&PackedBatch) -> usize| batches.iter().map(f).sum::<usize>() as u64;
+    fn counts(&self, batches: &[Ready]) -> Totals {
+        let each = || batches.iter().map(|ready| &ready.batch);
+        let sum = |f: fn(&PackedBatch) -> usize| each().map(f).sum::<usize>() as u64;
         Totals {
             num_labels: sum(|b| b.labels.len()),
             num_cells: sum(PackedBatch::num_cells),
@@ -358,15 +360,6 @@ impl Trainer {
             last_norm: self.last_norm.to_bits(),
             ..Totals::default()
         }
-    }
-
-    /// What of `batch` is computed at once.
-    fn parts<'b>(&self, batch: &'b PackedBatch) -> Vec<Cow<'b, PackedBatch>> {
-        let Some(most_tokens) = self.settings.tokens_per_batch else {
-            return vec![Cow::Borrowed(batch)];
-        };
-        let runs = batch.runs(most_tokens).into_iter();
-        runs.map(|cells| Cow::Owned(batch.part(cells))).collect()
     }
 
     /// What is known of a step before it is settled.
@@ -388,7 +381,7 @@ impl Trainer {
 
     /// Epochs done, as a fraction.
     fn epoch(&self) -> f64 {
-        let done = self.state.loader.position as f64 / self.loader.sampler().len().max(1) as f64;
+        let done = self.state.loader.position as f64 / self.ahead.num_cells().max(1) as f64;
         self.state.loader.epoch as f64 + done
     }
 

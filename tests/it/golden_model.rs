@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use gene_bert::cell::{Label, PackedBatch};
+use gene_bert::kernels::lists::Lists;
 use gene_bert::model::{
     GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification, Gradients, LossConfig,
     LossSum, Parameters, Spread,
@@ -197,7 +198,7 @@ fn golden_logits_hidden_states_losses_and_gradients() {
             };
             let mut gradients = Gradients::new(&parameters);
             let loss = model
-                .loss_and_gradients(&batch, &settings, None, &mut gradients)
+                .loss_and_gradients(&Lists::new(&batch), &settings, None, &mut gradients)
                 .and_then(|loss| loss.wait())
                 .unwrap();
             close(
@@ -250,7 +251,13 @@ fn golden_classifier() {
             spread: Spread::ByClass,
         };
         let mut gradients = Gradients::new(&parameters);
-        let loss = model.loss_and_gradients(&batch, &labels, &settings, None, &mut gradients);
+        let loss = model.loss_and_gradients(
+            &Lists::new(&batch),
+            &labels,
+            &settings,
+            None,
+            &mut gradients,
+        );
         let loss = loss.and_then(|loss| loss.wait()).unwrap();
         same_loss(model.loss(&batch, &labels, &settings, None).unwrap(), loss);
         close(
@@ -300,7 +307,7 @@ fn golden_training_run() {
             let (batch, _) = pack(&all, &format!("batch{}.", step % count));
             let mut gradients = Gradients::new(&parameters);
             let loss = model
-                .loss_and_gradients(&batch, &settings, None, &mut gradients)
+                .loss_and_gradients(&Lists::new(&batch), &settings, None, &mut gradients)
                 .unwrap();
             let lr = schedule.lr_at(step, total);
             let rule = StepRule {

@@ -4,6 +4,7 @@
 
 use candle_core::Tensor;
 use gene_bert::cell::{Label, PackedBatch};
+use gene_bert::kernels::lists::Lists;
 use gene_bert::model::{
     DropoutKey, GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification, Gradients,
     LossConfig, LossSum, Parameters, Precision,
@@ -105,7 +106,7 @@ fn gradients(
         ..LossConfig::default()
     };
     let loss = model
-        .loss_and_gradients(batch, &config, key, &mut gradients)
+        .loss_and_gradients(&Lists::new(batch), &config, key, &mut gradients)
         .and_then(|loss| loss.wait())
         .unwrap();
     (loss, gradients)
@@ -144,7 +145,7 @@ fn every_weight_receives_a_gradient() {
     let mut gradients = Gradients::new(&parameters);
     let (batch, loss) = (batch(&[5, 8, 1], 2), LossConfig::default());
     model
-        .loss_and_gradients(&batch, &[0, 1, 3], &loss, KEY, &mut gradients)
+        .loss_and_gradients(&Lists::new(&batch), &[0, 1, 3], &loss, KEY, &mut gradients)
         .unwrap();
     for (name, gradient) in dense(&gradients) {
         assert!(
@@ -349,7 +350,7 @@ fn accumulated_batches_give_the_sum_of_their_gradients() {
     };
     for batch in [&left, &right] {
         model
-            .loss_and_gradients(batch, &config, None, &mut accumulated)
+            .loss_and_gradients(&Lists::new(batch), &config, None, &mut accumulated)
             .unwrap();
     }
     sum.add(&other).unwrap();

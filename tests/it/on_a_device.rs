@@ -1,12 +1,13 @@
 //! Whole models on the device that GENE_BERT_TEST_DEVICE names (the CPU, where it names none):
 //! losses and gradients beside those of the CPU in f32, with dropout, in every precision that there
-//! is; that nothing changes from run to run or by recomputing; and that steps which are not finite
+//! is; that nothing changes from run to run, by recomputing or by how a batch comes to the device; and that steps which are not finite
 //! leave the weights alone. `scripts/gpu-check` runs it on a GPU.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use candle_core::{DType, Device, Tensor};
 use gene_bert::buffers::Number;
 use gene_bert::cell::PackedBatch;
+use gene_bert::kernels::lists::{Lists, Uploader};
 use gene_bert::model::{
     DropoutKey, GeneBertConfig, GeneBertForMaskedLM, GeneBertForSequenceClassification, Gradients,
     LossConfig, Parameters, Precision,
@@ -63,8 +64,41 @@ fn batch(index: u64) -> PackedBatch {
     cells.batch(&config(Precision::F32, false), index)
 }
 
+/// How the numbers of a batch come to the device.
+#[derive(Clone, Copy)]
+enum Sending {
+    /// Each list by the kernels that read it.
+    ByKernels,
+    /// All before the step.
+    Before,
+    /// All by another thread.
+    Ahead,
+}
+
+impl Sending {
+    fn lists(self, batch: &PackedBatch, device: &Device) -> Lists {
+        let lists = Lists::new(batch);
+        let pad = config(Precision::F32, false).pad_token_id as u32;
+        match self {
+            Self::ByKernels => lists,
+            Self::Before => lists.sorted(pad).on(device).unwrap(),
+            Self::Ahead => {
+                let device = device.clone();
+                let send = || Uploader::new(&device).unwrap().send(lists.sorted(pad));
+                let sent = std::thread::scope(|threads| threads.spawn(send).join());
+                sent.unwrap().unwrap().take().unwrap()
+            }
+        }
+    }
+}
+
 /// Loss and gradients of two batches, the second one added.
-fn learn(config: &GeneBertConfig, device: &Device, key: Option<DropoutKey>) -> Learned {
+fn learn(
+    config: &GeneBertConfig,
+    device: &Device,
+    key: Option<DropoutKey>,
+    sending: Sending,
+) -> Learned {
     let parameters = GeneBertForMaskedLM::init_parameters(config, 7).unwrap();
     let parameters = parameters.to_device(device).unwrap();
     let model = GeneBertForMaskedLM::new(config, &parameters).unwrap();
@@ -72,8 +106,8 @@ fn learn(config: &GeneBertConfig, device: &Device, key: Option<DropoutKey>) -> L
     let mut loss = 0.0;
     for index in 0..2 {
         let settings = LossConfig::default();
-        let batch = batch(index);
-        let found = model.loss_and_gradients(&batch, &settings, key, &mut gradients);
+        let lists = sending.lists(&batch(index), device);
+        let found = model.loss_and_gradients(&lists, &settings, key, &mut gradients);
         loss += found.and_then(|loss| loss.wait()).unwrap().sum;
     }
     gather(loss, &parameters, &gradients)
@@ -122,12 +156,13 @@ fn compare(what: &str, found: &Learned, expected: &Learned, allowed: f64) {
 fn losses_and_gradients_are_those_of_the_cpu() {
     let device = device();
     for key in [None, Some(DropoutKey { seed: 5, step: 6 })] {
-        let expected = learn(&config(Precision::F32, false), &Device::Cpu, key);
+        let expected = config(Precision::F32, false);
+        let expected = learn(&expected, &Device::Cpu, key, Sending::ByKernels);
         for (precision, allowed) in precisions(&device) {
-            let once = learn(&config(precision, false), &device, key);
+            let once = learn(&config(precision, false), &device, key, Sending::ByKernels);
             compare(&precision.to_string(), &once, &expected, allowed);
-            for recompute in [false, true] {
-                let again = learn(&config(precision, recompute), &device, key);
+            for (recompute, sending) in [(false, Sending::Before), (true, Sending::Ahead)] {
+                let again = learn(&config(precision, recompute), &device, key, sending);
                 assert_eq!(once.loss.to_bits(), again.loss.to_bits(), "{precision}");
                 assert!(once.gradients == again.gradients, "{precision}");
             }
@@ -146,7 +181,13 @@ fn classifiers_agree_with_the_cpu_too() {
         let model = GeneBertForSequenceClassification::new(&config, &parameters).unwrap();
         let mut gradients = Gradients::new(&parameters);
         let (batch, settings) = (batch(0), LossConfig::default());
-        let loss = model.loss_and_gradients(&batch, &labels, &settings, None, &mut gradients);
+        let loss = model.loss_and_gradients(
+            &Lists::new(&batch),
+            &labels,
+            &settings,
+            None,
+            &mut gradients,
+        );
         let loss = loss.and_then(|loss| loss.wait()).unwrap().sum;
         gather(loss, &parameters, &gradients)
     };
@@ -169,7 +210,12 @@ fn a_step_that_is_not_finite_moves_nothing_and_three_in_a_row_end_all() {
     let model = GeneBertForMaskedLM::new(&config, &parameters).unwrap();
     let mut optimizer = AdamW::new(&parameters, AdamWConfig::default()).unwrap();
     let mut gradients = Gradients::new(&parameters);
-    let loss = model.loss_and_gradients(&batch(0), &LossConfig::default(), None, &mut gradients);
+    let loss = model.loss_and_gradients(
+        &Lists::new(&batch(0)),
+        &LossConfig::default(),
+        None,
+        &mut gradients,
+    );
     let loss = loss.unwrap().sum;
     let weights = || -> Vec<Vec<f64>> { parameters.iter().map(|(_, var)| floats(var)).collect() };
     let mut last = weights();
@@ -209,8 +255,12 @@ fn losses_of_steps(precision: Precision, device: &Device, count: usize) -> (Vec<
     while losses.len() < count {
         let mut gradients = Gradients::new(&parameters);
         gradients.scale_loss_by(optimizer.loss_scale());
-        let found =
-            model.loss_and_gradients(&batch(0), &LossConfig::default(), None, &mut gradients);
+        let found = model.loss_and_gradients(
+            &Lists::new(&batch(0)),
+            &LossConfig::default(),
+            None,
+            &mut gradients,
+        );
         let found = found.unwrap();
         let rule = StepRule {
             lr: 1e-3,

@@ -4,7 +4,7 @@ use super::*;
 use crate::kernels::dropout::{DropoutKey, multiplier, square};
 use crate::kernels::testing::{Random, assert_close, inner, same_for_any_threads, slopes, wide};
 
-fn starts(lengths: &[usize]) -> Vec<u32> {
+fn starts(lengths: &[usize]) -> Numbers {
     let ends = lengths.iter().scan(0, |end, length| {
         *end += length;
         Some(*end as u32)
@@ -17,7 +17,8 @@ fn reference(settings: Settings<'_>, width: usize, q: &[f64], k: &[f64], v: &[f6
     let head_width = width / settings.num_heads;
     let mut context = vec![0.0; q.len()];
     for cell in settings
-        .cu_seqlens
+        .cells
+        .starts
         .windows(2)
         .map(|w| w[0] as usize..w[1] as usize)
     {
@@ -83,7 +84,7 @@ fn agrees_with_the_reference_and_with_finite_differences() {
         for dropout in [None, Some(&dropout)] {
             let settings = Settings {
                 num_heads,
-                cu_seqlens: &starts,
+                cells: (&starts).into(),
                 dropout,
                 precision: Precision::F32,
             };
@@ -113,7 +114,7 @@ fn agrees_along_a_direction(
     let [q, k, v, dy, along] = &tensors;
     let settings = Settings {
         num_heads,
-        cu_seqlens: &starts,
+        cells: (&starts).into(),
         dropout,
         precision: Precision::F32,
     };
@@ -175,7 +176,7 @@ fn bf16_is_near_f32() {
         let run = |precision| {
             let settings = Settings {
                 num_heads: 2,
-                cu_seqlens: &starts,
+                cells: (&starts).into(),
                 dropout: dropout.as_ref(),
                 precision,
             };
@@ -190,7 +191,7 @@ fn bf16_is_near_f32() {
         same_for_any_threads(|| {
             let settings = Settings {
                 num_heads: 2,
-                cu_seqlens: &starts,
+                cells: (&starts).into(),
                 dropout: dropout.as_ref(),
                 precision: Precision::Bf16,
             };
@@ -226,17 +227,19 @@ fn bf16_is_near_f32() {
 fn cells_that_do_not_cover_the_tokens_are_refused() {
     let x = Random::new(1).tensor(&[4, 6]);
     for starts in [&[0, 3][..], &[1, 4], &[0, 3, 2, 4], &[]] {
+        let starts = Numbers::from(starts);
         let settings = Settings {
             num_heads: 2,
-            cu_seqlens: starts,
+            cells: (&starts).into(),
             dropout: None,
             precision: Precision::F32,
         };
         assert!(forward(settings, &x, &x, &x).is_err());
     }
+    let starts = Numbers::from(&[0, 4]);
     let settings = Settings {
         num_heads: 4,
-        cu_seqlens: &[0, 4],
+        cells: (&starts).into(),
         dropout: None,
         precision: Precision::F32,
     };

@@ -2,7 +2,8 @@
 
 use candle_core::{DType, Result, Tensor, bail};
 
-use super::tiles::{self, Pass, Set};
+use super::sent::Lent;
+use super::tiles::{Pass, Set, tiles};
 use super::{Argument, Gpu, Grid, HeadsArgument, PackedArgument, Source, suffix};
 use crate::kernels::attention::{Saved, Settings};
 
@@ -22,7 +23,7 @@ struct Plan {
     /// Entries of the table, or blocks.
     num_blocks: usize,
     /// What the layout arguments read.
-    table: Tensor,
+    table: Lent,
     layout: [Argument; 2],
 }
 
@@ -43,16 +44,22 @@ impl Plan {
                 num_heads: num_heads as i32,
                 scale,
             });
-            let table = tiles::table(&gpu, settings.cu_seqlens)?;
-            let layout = [gpu.at(&table)?, heads];
+            let cells = settings.cells;
+            let tiles = match cells.tiles {
+                Some(tiles) => tiles.clone(),
+                None => tiles(cells.starts).into(),
+            };
+            let table = gpu.lend(&tiles)?;
+            let layout = [table.at(), heads];
             let suffix = format!("{kind}_{head_width}");
-            let num_tiles = table.elem_count() / 3;
+            let num_tiles = tiles.len() / 3;
             (suffix, num_tiles, table, layout)
         } else {
-            let table = gpu.upload(settings.cu_seqlens)?;
+            let starts = settings.cells.starts;
+            let table = gpu.lend(starts)?;
             let packed = Argument::Packed(PackedArgument {
-                cells: gpu.address(&table)?,
-                num_cells: settings.cu_seqlens.len() as u32 - 1,
+                cells: table.address,
+                num_cells: starts.len() as u32 - 1,
                 num_tokens: num_tokens as u64,
                 num_heads: num_heads as i32,
                 head_width: head_width as i32,

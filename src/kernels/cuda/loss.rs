@@ -4,13 +4,14 @@ use candle_core::{DType, Device, Result, Tensor};
 
 use super::{Argument, Gpu, Grid, Source, suffix};
 use crate::buffers::Number;
+use crate::kernels::lists::Numbers;
 
 /// The loss of logits [N, V] summed over rows; the logits become the gradient where there is a
 /// `scale`: times its first number, if it has one. `shares`: 1 − ε, ε / V, ε, and ε / V · Σ w where
 /// what is spread weighs by class, else −1.
 pub(in crate::kernels) fn cross_entropy(
     logits: &Tensor,
-    labels: &[u32],
+    labels: &Numbers,
     weights: Option<&[f32]>,
     shares: [f32; 4],
     scale: Option<Option<&Tensor>>,
@@ -19,14 +20,14 @@ pub(in crate::kernels) fn cross_entropy(
     if n == 0 {
         return Ok(Number::Here(0.0));
     }
-    let labels = gpu.upload(labels)?;
+    let labels = gpu.lend(labels)?;
     let weights = weights
         .map(|weights| gpu.upload_floats(weights))
         .transpose()?;
     let losses = gpu.fresh(n, DType::F64)?;
     let arguments = [
         gpu.at(logits)?,
-        gpu.at(&labels)?,
+        labels.at(),
         gpu.at_some(weights.as_ref())?,
         Argument::Floats4(shares),
         gpu.at_some(scale.flatten())?,

@@ -5,8 +5,9 @@
 //! are on a device. Activations are of the tensors' type (f32 or bf16); weights, their gradients,
 //! moments and all sums are f32. Kernels add nothing atomically, so results do not change from run
 //! to run. All work of a device goes to one stream, in order: a tensor that is freed or written
-//! again is so after the kernels that were launched before. What a kernel computes is said and
-//! proved beside it (`scripts/cuda-simulate`); shapes are checked by the callers.
+//! again is so after the kernels that were launched before; [`sent`] and `nccl` have streams of their
+//! own, ordered by events. What a kernel computes is said and proved beside it
+//! (`scripts/cuda-simulate`); shapes are checked by the callers.
 
 mod attention;
 pub(super) mod clock;
@@ -19,6 +20,7 @@ mod norm;
 mod optimizer;
 mod product;
 mod rows;
+mod sent;
 #[cfg(test)]
 mod tests;
 mod tiles;
@@ -38,9 +40,11 @@ use candle_core::{DType, Device, Result, Shape, Storage, Tensor, bail};
 pub(super) use attention::{attention_backward, attention_forward};
 pub(super) use linear::{activation_backward, linear_backward, linear_forward};
 pub(super) use loss::{cross_entropy, sum_of_losses};
-pub(super) use norm::{embed, layer_norm_backward, layer_norm_forward, scatter_embedding};
+pub(super) use norm::{Cut, embed, layer_norm_backward, layer_norm_forward, scatter_embedding};
 pub(super) use optimizer::{adamw, guarded_adamw, sums_of_squares};
 pub(super) use rows::{add_rows, apply_dropout, gather, scatter};
+pub(super) use sent::{Arrival, There, Uploader, send_in_order};
+pub(super) use tiles::tiles;
 
 use super::dropout::Dropout;
 

@@ -5,15 +5,16 @@ use candle_core::{DType, Result, Tensor};
 use super::{Argument, Gpu, Grid, Source, suffix};
 use crate::buffers::Target;
 use crate::kernels::dropout::Dropout;
-use crate::kernels::embedding::Tables;
+use crate::kernels::embedding::{Order, Tables};
 use crate::kernels::layer_norm::Norm;
+use crate::kernels::lists::Numbers;
 
 /// Rows of a block forward: a warp each.
 const ROWS: usize = 4;
 /// Rows whose sums for weight and bias are one part.
 const ROWS_PER_PART: usize = 64;
 /// Tokens of one id that a block sums.
-const PIECE: usize = 128;
+const PIECE: u32 = 128;
 
 /// Numbers that a row of `width` takes in shared memory, as `rows.cuh` has it.
 fn placed(width: usize) -> usize {
@@ -123,7 +124,7 @@ pub(in crate::kernels) fn embed(
     let (gpu, n, width) = (Gpu::of(tables.word)?, tables.ids.len(), tables.word.dim(1)?);
     let normalized = gpu.fresh((n, width), dtype)?;
     let (y, inverse) = (gpu.fresh((n, width), dtype)?, gpu.fresh(n, DType::F32)?);
-    let (ids, type_ids) = (gpu.upload(tables.ids)?, gpu.upload(tables.type_ids)?);
+    let (ids, type_ids) = (gpu.lend(tables.ids)?, gpu.lend(tables.type_ids)?);
     let grid = Grid {
         shared: ROWS * placed(width) * 4,
         ..Grid::of(n.div_ceil(ROWS))
@@ -131,8 +132,8 @@ pub(in crate::kernels) fn embed(
     let arguments = [
         gpu.at(tables.word)?,
         gpu.at(tables.types)?,
-        gpu.at(&ids)?,
-        gpu.at(&type_ids)?,
+        ids.at(),
+        type_ids.at(),
         gpu.at(norm.weight)?,
         gpu.at(norm.bias)?,
         Argument::Float(norm.eps as f32),
@@ -148,22 +149,20 @@ pub(in crate::kernels) fn embed(
     Ok([normalized, y, inverse])
 }
 
-/// The rows of dx [T, D] summed by runs of `order` (id, token; sorted): values [R, D] in f32.
+/// The rows of dx [T, D] summed by runs of `order`, as `cut`: values [R, D] in f32.
 pub(in crate::kernels) fn scatter_embedding(
     dx: &Tensor,
-    order: &[(u32, u32)],
-    num_rows: usize,
+    order: &Order,
+    cut: &Cut,
 ) -> Result<Tensor> {
     let (gpu, width) = (Gpu::of(dx)?, dx.dim(1)?);
-    let cut = Cut::new(order);
-    let values = gpu.fresh((num_rows, width), DType::F32)?;
+    let values = gpu.fresh((order.rows.len(), width), DType::F32)?;
     let parts = gpu.fresh((cut.num_parts, width), DType::F32)?;
-    let tokens: Vec<u32> = order.iter().map(|(_, token)| *token).collect();
-    let (tokens, pieces) = (gpu.upload(&tokens)?, gpu.upload(&cut.pieces)?);
+    let (tokens, pieces) = (gpu.lend(&order.tokens)?, gpu.lend(&cut.pieces)?);
     let arguments = [
         gpu.at(dx)?,
-        gpu.at(&tokens)?,
-        gpu.at(&pieces)?,
+        tokens.at(),
+        pieces.at(),
         gpu.at(&values)?,
         gpu.at(&parts)?,
         Argument::int(width),
@@ -172,9 +171,8 @@ pub(in crate::kernels) fn scatter_embedding(
     let grid = Grid::of(cut.pieces.len() / 4);
     gpu.launch(Source::Embedding, &name, grid, &arguments)?;
     if !cut.runs.is_empty() {
-        let runs = gpu.upload(&cut.runs)?;
-        let (parts, runs) = (gpu.at(&parts)?, gpu.at(&runs)?);
-        let arguments = [parts, runs, gpu.at(&values)?, Argument::int(width)];
+        let (parts, runs) = (gpu.at(&parts)?, gpu.lend(&cut.runs)?);
+        let arguments = [parts, runs.at(), gpu.at(&values)?, Argument::int(width)];
         let grid = Grid::of(cut.runs.len() / 3);
         gpu.launch(Source::Embedding, "embedding_join", grid, &arguments)?;
     }
@@ -183,33 +181,37 @@ pub(in crate::kernels) fn scatter_embedding(
 
 /// Runs of equal ids, cut into pieces of at most [`PIECE`] tokens: the tables that
 /// `embedding.cu` reads, number by number.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Cut {
+#[derive(Debug, Clone)]
+pub(in crate::kernels) struct Cut {
     /// First, count, row, whether it is one of several: 4 numbers each.
-    pieces: Vec<u32>,
+    pub(in crate::kernels) pieces: Numbers,
     /// First part, number of parts, row: 3 numbers for each run of several pieces.
-    runs: Vec<u32>,
+    pub(in crate::kernels) runs: Numbers,
     num_parts: usize,
 }
 
 impl Cut {
-    fn new(order: &[(u32, u32)]) -> Self {
-        let (mut cut, mut first) = (Self::default(), 0);
-        for (row, run) in (0..).zip(order.chunk_by(|a, b| a.0 == b.0)) {
-            let several = run.len() > PIECE;
+    /// The pieces of runs that end at `ends`, one for each row.
+    pub(in crate::kernels) fn new(ends: &[u32]) -> Self {
+        let (mut pieces, mut runs, mut num_parts, mut first) = (Vec::new(), Vec::new(), 0, 0);
+        for (row, &end) in (0..).zip(ends) {
+            let length = end - first;
+            let several = length > PIECE;
             if several {
-                let num_pieces = run.len().div_ceil(PIECE) as u32;
-                cut.runs.extend([cut.num_parts as u32, num_pieces, row]);
+                runs.extend([num_parts, length.div_ceil(PIECE), row]);
             }
-            for piece in run.chunks(PIECE) {
-                let to = if several { cut.num_parts as u32 } else { row };
-                cut.pieces
-                    .extend([first, piece.len() as u32, to, several.into()]);
-                cut.num_parts += usize::from(several);
-                first += piece.len() as u32;
+            for start in (first..end).step_by(PIECE as usize) {
+                let to = if several { num_parts } else { row };
+                pieces.extend([start, PIECE.min(end - start), to, several.into()]);
+                num_parts += u32::from(several);
             }
+            first = end;
         }
-        cut
+        Self {
+            pieces: pieces.into(),
+            runs: runs.into(),
+            num_parts: num_parts as usize,
+        }
     }
 }
 
@@ -219,22 +221,18 @@ mod tests {
 
     #[test]
     fn long_runs_are_cut_and_short_ones_go_straight_to_their_row() {
-        let ids = [vec![3; 2], vec![5; 2 * PIECE + 1], vec![9; 1]].concat();
-        let order: Vec<(u32, u32)> = ids.into_iter().zip(0..).collect();
-        let (piece, end) = (PIECE as u32, 2 * PIECE as u32);
+        let end = 2 * PIECE;
+        let cut = Cut::new(&[2, 3 + end, 4 + end]);
         let pieces = [
             [0, 2, 0, 0],
-            [2, piece, 0, 1],
-            [2 + piece, piece, 1, 1],
+            [2, PIECE, 0, 1],
+            [2 + PIECE, PIECE, 1, 1],
             [2 + end, 1, 2, 1],
             [3 + end, 1, 2, 0],
         ];
-        let expected = Cut {
-            pieces: pieces.concat(),
-            runs: vec![0, 3, 1],
-            num_parts: 3,
-        };
-        assert_eq!(Cut::new(&order), expected);
-        assert_eq!(Cut::new(&[]), Cut::default());
+        assert_eq!((&*cut.pieces, cut.num_parts), (pieces.as_flattened(), 3));
+        assert_eq!(&*cut.runs, &[0, 3, 1]);
+        let none = Cut::new(&[]);
+        assert!(none.pieces.is_empty() && none.runs.is_empty() && none.num_parts == 0);
     }
 }

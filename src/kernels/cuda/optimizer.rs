@@ -6,6 +6,7 @@ use super::loss::on_device;
 use super::{Argument, Gpu, Grid, Source};
 use crate::buffers::Number;
 use crate::kernels::adamw::{Gradient, Moved, Update};
+use crate::kernels::lists::Numbers;
 
 /// Numbers of a block, as the kernels have it.
 const CHUNK: usize = 16384;
@@ -97,14 +98,14 @@ fn move_all(gpu: &Gpu, parameters: &[Moved<'_>], update: &Tensor) -> Result<()> 
 }
 
 /// For each of `height` rows which of `rows` it is, or −1.
-fn slots(gpu: &Gpu, rows: &[u32], height: usize) -> Result<Tensor> {
+fn slots(gpu: &Gpu, rows: &Numbers, height: usize) -> Result<Tensor> {
     let slots = gpu.fresh(height, DType::U32)?;
     let grid = |count: usize| Grid::of(count.div_ceil(super::THREADS as usize));
     let arguments = [gpu.at(&slots)?, Argument::Index(height as u32)];
     gpu.launch(Source::AdamW, "empty_slots", grid(height), &arguments)?;
-    let rows_there = gpu.upload(rows)?;
+    let there = gpu.lend(rows)?;
     let count = Argument::Index(rows.len() as u32);
-    let arguments = [gpu.at(&rows_there)?, count, gpu.at(&slots)?];
+    let arguments = [there.at(), count, gpu.at(&slots)?];
     gpu.launch(Source::AdamW, "fill_slots", grid(rows.len()), &arguments)?;
     Ok(slots)
 }

@@ -10,15 +10,17 @@
 use candle_core::{DType, Device, Tensor};
 
 use crate::buffers::{Target, from_vec, to_host};
+use crate::cell::{Label, PackedBatch};
 use crate::kernels::activation::{self, Activation};
 use crate::kernels::adamw::{self, Gradient, Moved};
 use crate::kernels::attention::{self, Saved, Settings};
 use crate::kernels::cross_entropy::{self, Spread};
 use crate::kernels::dropout::{self, Dropout, DropoutKey};
-use crate::kernels::embedding::{self, Tables};
+use crate::kernels::embedding::{self, Orders, Tables};
 use crate::kernels::factor::Factor;
 use crate::kernels::layer_norm::{self, Norm};
 use crate::kernels::linear::{self, InputGradient, Map, MapGradient, OutputGradient};
+use crate::kernels::lists::{Lists, Numbers, Uploader};
 use crate::kernels::products::Precision;
 use crate::kernels::testing::{Random, target, wide};
 use crate::kernels::{device, grad_norm, rows};
@@ -107,6 +109,64 @@ fn uploads_arrive_whole_however_many_are_under_way() {
     assert_eq!(gpu.upload(&[]).unwrap().elem_count(), 0);
 }
 
+/// A batch of cells of a few lengths, of which every third position is labelled.
+fn some_batch(index: u64) -> PackedBatch {
+    let mut random = Random::new(index);
+    let count = 40 + 700 * (index % 7) as usize;
+    let positions = (0..count as u32).step_by(3);
+    let label = |position| Label { position, token: 1 };
+    PackedBatch {
+        input_ids: random.ids(count, 30),
+        token_type_ids: random.ids(count, 500),
+        cu_seqlens: vec![0, 7, 7, 40, count as u32],
+        labels: positions.map(label).collect(),
+        cells: vec![0; 4],
+    }
+}
+
+/// What kernels read of `lists` of a matrix of rows, `dx`.
+fn read_of(lists: &Lists, dx: &Tensor) -> [Tensor; 3] {
+    let dx = dx.narrow(0, 0, lists.num_tokens()).unwrap();
+    let orders = lists.orders(2);
+    [
+        rows::gather(&dx, &lists.positions).unwrap(),
+        embedding::scatter(&dx, &orders.words).unwrap(),
+        embedding::scatter(&dx, &orders.types).unwrap(),
+    ]
+}
+
+/// Another thread sends batches while kernels that read earlier ones have not begun; each is dropped
+/// as soon as its kernels are launched. With a wait or an event less, numbers are read before they
+/// are there, or after they have gone.
+#[test]
+fn lists_that_are_sent_ahead_are_there_while_they_are_read() {
+    let Some(gpu) = gpu() else { return };
+    let dx = pair(&mut Random::new(1), &[5000, 9], DType::F32, &gpu);
+    let count = 40;
+    let (to_step, batches) = std::sync::mpsc::sync_channel(1);
+    let device = gpu.clone();
+    let thread = std::thread::spawn(move || {
+        let mut uploader = Uploader::new(&device).unwrap();
+        for index in 0..count {
+            let lists = Lists::new(&some_batch(index)).sorted(2);
+            to_step.send(uploader.send(lists).unwrap()).unwrap();
+        }
+    });
+    let found: Vec<[Tensor; 3]> = batches
+        .iter()
+        .map(|batch| read_of(&batch.take().unwrap(), &dx[1]))
+        .collect();
+    thread.join().unwrap();
+    assert_eq!(found.len(), count as usize);
+    for (index, found) in (0..).zip(found) {
+        let lists = Lists::new(&some_batch(index));
+        compare("sent ahead", DType::F32, &[read_of(&lists, &dx[0]), found]);
+        let lists = lists.sorted(2).on(&gpu).unwrap();
+        let found = read_of(&lists, &dx[1]);
+        compare("sent", DType::F32, &[read_of(&lists, &dx[0]), found]);
+    }
+}
+
 #[test]
 fn layer_norms_agree() {
     let Some(gpu) = gpu() else { return };
@@ -172,7 +232,8 @@ fn embeddings_agree() {
         let types = pair(&mut random, &[900, width], DType::F32, &gpu);
         let weight = pair(&mut random, &[width], DType::F32, &gpu);
         let bias = pair(&mut random, &[width], DType::F32, &gpu);
-        let (ids, type_ids) = (random.ids(n, 5), random.ids(n, 900));
+        let ids = Numbers::from(random.ids(n, 5));
+        let type_ids = Numbers::from(random.ids(n, 900));
         let drop = some_dropout(0.1);
         let dtype = precision.into();
         let dx = pair(&mut random, &[n, width], dtype, &gpu);
@@ -189,13 +250,11 @@ fn embeddings_agree() {
                 eps: 1e-12,
             };
             let y = embedding::normalized(tables, norm, drop.as_ref(), precision).unwrap();
-            let (rows, words) = embedding::scatter(&dx[at], &ids, Some(3)).unwrap();
-            assert!(!rows.contains(&3));
-            [
-                y.0,
-                words,
-                embedding::scatter(&dx[at], &type_ids, None).unwrap().1,
-            ]
+            let orders = Orders::new(&ids, &type_ids, 3);
+            assert!(!orders.words.rows.contains(&3));
+            let [words, types] = [&orders.words, &orders.types]
+                .map(|order| embedding::scatter(&dx[at], order).unwrap());
+            [y.0, words, types]
         });
         compare("embedding", dtype, &results);
     }
@@ -283,6 +342,7 @@ fn attention_of(gpu: &Device, batches: &[&[u32]], heads: &[(usize, usize)]) {
     for (starts, (num_heads, head_width)) in
         (batches.iter()).flat_map(|b| heads.iter().map(|heads| (*b, *heads)))
     {
+        let starts = &Numbers::from(starts);
         for (dtype, drop) in TYPES
             .iter()
             .flat_map(|t| [(*t, None), (*t, some_dropout(0.1))])
@@ -292,7 +352,7 @@ fn attention_of(gpu: &Device, batches: &[&[u32]], heads: &[(usize, usize)]) {
             let [q, k, v, dcontext] = [(); 4].map(|()| pair(&mut random, &[n, width], dtype, gpu));
             let settings = Settings {
                 num_heads,
-                cu_seqlens: starts,
+                cells: starts.into(),
                 dropout: drop.as_ref(),
                 precision: Precision::F32,
             };
@@ -334,7 +394,7 @@ fn attention_of(gpu: &Device, batches: &[&[u32]], heads: &[(usize, usize)]) {
 fn speed_of_attention() {
     let Some(gpu) = gpu() else { return };
     let length = if is_small() { 8 } else { 1024 };
-    let starts: Vec<u32> = (0..=16).map(|cell| length * cell).collect();
+    let starts: Numbers = (0..=16).map(|cell| length * cell).collect();
     let shape = [16 * length as usize, 12 * 64];
     let mut random = Random::new(1);
     let [q, k, v, dcontext] =
@@ -342,7 +402,7 @@ fn speed_of_attention() {
     for (name, drop) in [("plain", None), ("dropout", some_dropout(0.1))] {
         let settings = Settings {
             num_heads: 12,
-            cu_seqlens: &starts,
+            cells: (&starts).into(),
             dropout: drop.as_ref(),
             precision: Precision::Bf16,
         };
@@ -416,7 +476,7 @@ fn optimizer_steps_and_norms_agree() {
     let Some(gpu) = gpu() else { return };
     let mut random = Random::new(11);
     let shapes: [&[usize]; 4] = [&[3], &[700, 24], &[129, 128], &[1]];
-    let touched: Vec<u32> = (0..700).step_by(7).collect();
+    let touched: Numbers = (0..700).step_by(7).collect();
     let seen = [true; 700];
     let of = |shape: &[usize], random: &mut Random| pair(random, shape, DType::F32, &gpu);
     let tensors: Vec<[[Tensor; 2]; 4]> = shapes

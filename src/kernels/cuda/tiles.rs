@@ -6,9 +6,7 @@
 //! they compute is the same but for the order of sums within a product. The environment variable
 //! [`VARIABLE`] chooses; without it *mma* is taken, as *wgmma* has not run on a GPU yet.
 
-use std::sync::Mutex;
-
-use candle_core::{Result, Tensor, bail};
+use candle_core::{Result, bail};
 
 use super::{Gpu, Grid, Source, THREADS};
 
@@ -110,27 +108,10 @@ impl Set {
     }
 }
 
-/// [`tiles`] on the device. All blocks of a model ask for the same, so the last one is kept.
-pub(super) fn table(gpu: &Gpu, cu_seqlens: &[u32]) -> Result<Tensor> {
-    static LAST: Mutex<Option<(Vec<u32>, Tensor)>> = Mutex::new(None);
-    let Ok(mut last) = LAST.lock() else {
-        bail!("a thread failed while it made a table of tiles");
-    };
-    let is_same = |(starts, table): &&(Vec<u32>, Tensor)| {
-        starts == cu_seqlens && table.device().same_device(&gpu.device)
-    };
-    if let Some((_, table)) = last.as_ref().filter(is_same) {
-        return Ok(table.clone());
-    }
-    let table = gpu.upload(&tiles(cu_seqlens))?;
-    *last = Some((cu_seqlens.to_vec(), table.clone()));
-    Ok(table)
-}
-
 /// Start, length and first row of every [`TABLE_ROWS`] rows of every cell, 3 numbers each, the longest
 /// cells first, so that no block begins one when the others are through.
-fn tiles(cu_seqlens: &[u32]) -> Vec<u32> {
-    let cells = cu_seqlens.windows(2).map(|w| (w[0], w[1] - w[0]));
+pub(in crate::kernels) fn tiles(starts: &[u32]) -> Vec<u32> {
+    let cells = starts.windows(2).map(|w| (w[0], w[1] - w[0]));
     let mut cells: Vec<(u32, u32)> = cells.collect();
     cells.sort_by_key(|(_, length)| std::cmp::Reverse(*length));
     let of_cell = |(start, length): (u32, u32)| {
