@@ -7,6 +7,12 @@ use std::io;
 
 use crate::train::launch::RunFailed;
 
+/// What a GPU's driver says that has no memory left, and what helps.
+const NO_MEMORY: &str = "CUDA_ERROR_OUT_OF_MEMORY";
+const NO_MEMORY_HINT: &str = "the GPU's memory is used up: take smaller batches (for a new run \
+                              --auto_find_batch_size finds the size), --tokens_per_batch or \
+                              --recompute, or see with nvidia-smi who else uses it";
+
 /// `error: outer: cause: its cause`, then one line `hint: …` per remedy found in the chain.
 pub fn describe(error: &anyhow::Error) -> String {
     let mut message = String::from("error");
@@ -28,6 +34,9 @@ pub fn describe(error: &anyhow::Error) -> String {
             message.push_str(": ");
             message.push_str(what);
         }
+    }
+    if message.contains(NO_MEMORY) {
+        hints.push(NO_MEMORY_HINT.to_owned());
     }
     for hint in hints {
         message.push_str("\nhint: ");
@@ -75,6 +84,17 @@ mod tests {
     fn a_cause_repeated_by_its_parent_is_said_once() {
         let error = anyhow!("no such key").context("f.toml: no such key");
         assert_eq!(describe(&error), "error: f.toml: no such key");
+    }
+
+    #[test]
+    fn a_gpu_without_memory_is_helped() {
+        let error = anyhow!("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
+        let said = describe(&error);
+        assert!(
+            said.contains("\nhint: the GPU's memory is used up: take"),
+            "{said}"
+        );
+        assert!(said.contains("--auto_find_batch_size finds"), "{said}");
     }
 
     #[test]

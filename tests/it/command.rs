@@ -13,12 +13,16 @@ pub fn gene_bert(folder: &Path, line: &str) -> Output {
 
 /// Runs the command in `folder` with `words`, which may have blanks.
 pub fn with_words<W: AsRef<OsStr>>(folder: &Path, words: impl IntoIterator<Item = W>) -> Output {
+    program(folder).args(words).output().unwrap()
+}
+
+/// The command, to be run in `folder`.
+pub fn program(folder: &Path) -> Command {
     let built = || env!("CARGO_BIN_EXE_gene-bert").into();
-    Command::new(std::env::var_os("GENE_BERT_PROGRAM").unwrap_or_else(built))
-        .args(words)
-        .current_dir(folder)
-        .output()
-        .unwrap()
+    let program = std::env::var_os("GENE_BERT_PROGRAM").unwrap_or_else(built);
+    let mut command = Command::new(program);
+    command.current_dir(folder);
+    command
 }
 
 /// All that was printed.

@@ -10,7 +10,7 @@ use std::path::Path;
 use gene_bert::prepare::simulate::simulate;
 use serde_json::Value;
 
-use crate::command::{done, gene_bert, text};
+use crate::command::{done, gene_bert, program, text};
 
 /// Heads of 32, for which there are tensor cores.
 const MODEL: &str = r#"{"dim": 64, "n_heads": 2, "hidden_dim": 96, "n_layers": 2}"#;
@@ -235,4 +235,47 @@ fn every_command_that_computes_says_there_what_it_says_on_the_cpu() {
             "{found}"
         );
     }
+}
+
+/// Tried where the device is the stand-in, whose memory can be chosen (`scripts/cuda-simulate`).
+#[test]
+fn memory_that_is_scarce_is_planned_with_or_said_to_be_used_up() {
+    let (folder, device) = (Folder::new(), device());
+    if std::env::var_os("STANDIN_FATBINS").is_none() {
+        return;
+    }
+    let common = COMMON
+        .replace("--per_device_train_batch_size 6", "")
+        .replace("--max_length 40", "--max_length 400");
+    let run = |cells: usize, megabytes: u64, more: &str| {
+        let line = format!(
+            "mlm --output_dir out {common} {CELLS} --device {device} --dtype bf16 --max_steps 1 \
+             --overwrite-output-dir --per_device_train_batch_size {cells} {more}"
+        );
+        let mut command = program(folder.path());
+        command.env("STANDIN_MEGABYTES", megabytes.to_string());
+        command.args(line.split_whitespace()).output().unwrap()
+    };
+    let needed = |cells: usize| {
+        let said = text(&run(cells, 4096, ""));
+        let megabytes = said.split_once("needs about ").unwrap().1;
+        megabytes
+            .split_once(" MB")
+            .unwrap()
+            .0
+            .parse::<u64>()
+            .unwrap()
+    };
+    let (least, most) = (needed(1), needed(40));
+    assert!(least + 5 < most, "{least} and {most} MB");
+    // Nine tenths of this lie between.
+    let some = (least + most) * 1_000_000 * 10 / 9 / 2 / (1 << 20);
+    let halved = run(40, some, "--auto_find_batch_size");
+    let said = text(&halved);
+    assert!(halved.status.success(), "{said}");
+    assert!(said.contains("is halved from 40 to"), "{said}");
+    let full = run(40, 1, "");
+    let said = text(&full);
+    assert_eq!(full.status.code(), Some(1), "{said}");
+    assert!(said.contains("hint: the GPU's memory is used up"), "{said}");
 }
