@@ -158,9 +158,11 @@ pub fn measure(
         steps: 0,
     };
     let (mut seconds, mut outcomes) = (Vec::new(), Vec::new());
-    let lists = batches.iter().map(|batch| {
-        let lists = Lists::new(batch).sorted(config.pad_token_id as u32);
-        lists.on(&parameters.device())
+    // What a run does ahead of a GPU's steps is not of them; on the CPU it takes from them, and counts.
+    let device = parameters.device();
+    let lists = batches.iter().map(|batch| match device.is_cpu() {
+        true => Ok(Lists::new(batch)),
+        false => (Lists::new(batch).sorted(config.pad_token_id as u32)).on(&device),
     });
     let lists = lists.collect::<Result<Vec<_>>>()?;
     reset_peak();
@@ -171,7 +173,7 @@ pub fn measure(
         if step == WARM_UP {
             before = processor_time();
             if profile {
-                profile::start(&parameters.device());
+                profile::start(&device);
             }
         }
         outcomes.push(run.step(lists)?);
@@ -210,7 +212,7 @@ pub fn measure(
         flops: mean(&|batch| flops(config, batch)),
         seconds,
         processor_seconds: spent.map(|s| s / num_steps.max(1) as f64),
-        peak_bytes: most_bytes(&parameters.device()).or_else(peak_bytes),
+        peak_bytes: most_bytes(&device).or_else(peak_bytes),
         expected_bytes: expected_bytes(config, parameters, batches),
         losses,
         operations: profile::stop(),

@@ -6,9 +6,9 @@
 // queries, so that nothing is added atomically and every run gives the same bits.
 //
 // q, k, v, context [T, H · D]; log_sums, deltas [H, T]. A block of 128 threads has a tile of 64 rows
-// of one cell and one head (blockIdx.y). The dropout of a probability is that of the CPU: row
-// token · H + head, column the key's place in its cell. Exponentials are powers of 2, of scores times
-// log₂ e.
+// of one cell and one head (blockIdx.y). The dropout of a probability is that of the CPU, four bits at
+// a time, which are all a lane's own, on the way forward and back. Exponentials are powers of 2, of
+// scores times log₂ e.
 #include "mma.cuh"
 
 #include "attention.cuh"

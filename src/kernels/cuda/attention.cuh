@@ -13,14 +13,6 @@ struct Heads {
     float scale;
 };
 
-// The rows of this block, or none: an entry of the table may be more than a block's.
-template <int GROUPS> __device__ inline bool take_tile(Tile &to, const Tile *tiles) {
-    const int ROWS = GROUPS * TILE, BLOCKS = TABLE_ROWS / ROWS;
-    to = tiles[blockIdx.x / BLOCKS];
-    to.first += blockIdx.x % BLOCKS * ROWS;
-    return to.first < to.length;
-}
-
 // Begins to copy rows [first, first + 64) of a cell to a tile; rows past its end become zero.
 // `from` is the head's first number of the cell, `stride` the width of all heads. A tile has blocks of
 // WIDTH columns; in one of them a row is copied by neighbouring threads.
@@ -46,6 +38,27 @@ __device__ inline void copy_tile(T *to, const T *from, u32 first, u32 length, u6
 template <int GROUPS> __device__ inline int group_of_warp() {
     return GROUPS > 1 && any_lane(threadIdx.x >= GROUP);
 }
+
+// What a block has to do, and what of it is this thread's.
+template <int D, int GROUPS> struct Share {
+    Tile tile; // from the block's first row on
+    int head, lane, group;
+    bool is_idle;   // the group has no rows
+    u32 row;        // the first of this lane's two rows, g and g + 8 of the warp's 16
+    u64 stride, at; // the width of all heads; the head's first number of the cell
+
+    // False where the block has no rows: an entry of the table may be more than a block's.
+    __device__ bool take(const Tile *tiles, const Heads &heads) {
+        const int ROWS = GROUPS * TILE, BLOCKS = TABLE_ROWS / ROWS;
+        tile = tiles[blockIdx.x / BLOCKS];
+        tile.first += blockIdx.x % BLOCKS * ROWS;
+        head = blockIdx.y, lane = threadIdx.x % 32, group = group_of_warp<GROUPS>();
+        is_idle = GROUPS > 1 && any_lane(tile.first + group * TILE >= tile.length);
+        row = tile.first + threadIdx.x / 32 * 16 + lane / 4;
+        stride = (u64)heads.num_heads * D, at = tile.start * stride + head * D;
+        return tile.first < tile.length;
+    }
+};
 
 // The rows of all groups.
 template <int D, int GROUPS, typename T>
@@ -74,19 +87,15 @@ template <int D, bool DROPS, typename T>
 __device__ inline void forward(const T *q, const T *k, const T *v, T *context, float *log_sums,
                                const Tile *tiles, Heads heads, Dropout dropout) {
     const int GROUPS = forward_shape(D).groups;
-    Tile tile;
-    if (!take_tile<GROUPS>(tile, tiles)) return;
-    int head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int group = group_of_warp<GROUPS>();
-    bool is_idle = GROUPS > 1 && any_lane(tile.first + group * TILE >= tile.length);
-    u64 stride = (u64)heads.num_heads * D, at = tile.start * stride + head * D;
+    Share<D, GROUPS> share;
+    if (!share.take(tiles, heads)) return;
+    const auto &[tile, head, lane, group, is_idle, row, stride, at] = share;
     T *queries = tile_memory<T>();
     Stages<D, GROUPS, T> stages = {queries + GROUPS * Pitch<D>::SIZE};
     copy_own<D, GROUPS>(queries, q + at, tile, stride);
     stages.fill(0, k + at, v + at, tile.length, stride);
 
-    // Of this lane's two rows, g and g + 8 of the warp's.
-    u32 row = tile.first + 16 * warp + lane / 4;
+    // Of this lane's two rows.
     float largest[2] = {-INFINITY, -INFINITY}, total[2] = {0.0f, 0.0f};
     u32 key = query_key(dropout, tile.start, row, heads.num_heads, head);
     float sums[D / 8][4] = {};
@@ -123,10 +132,10 @@ __device__ inline void forward(const T *q, const T *k, const T *v, T *context, f
 #pragma unroll
         for (int i = 0; i < 8; i++) {
             // A square of the mask: keys 8 apart, and rows 8 apart.
-            int left = i / 2 * 2, first = i % 2;
-            u32 hash = DROPS ? square(key, column + 8 * left + first) : 0;
+            int base = i / 2 * 2, first = i % 2;
+            u32 hash = DROPS ? square(key, column + 8 * base + first) : 0;
             for (int of = 0; of < 4; of++) {
-                float &score = scores[left + of % 2][first + of / 2 * 2];
+                float &score = scores[base + of % 2][first + of / 2 * 2];
                 float p = power_of_2(score * scale - shift[of / 2]);
                 total[of / 2] += p;
                 if (DROPS && !square_keeps(dropout.threshold, hash, of / 2, of % 2)) p = 0.0f;
@@ -162,12 +171,9 @@ __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T
     const int GROUPS = keys_shape(D).groups;
     SHARED float all_sums[2][TILE], all_deltas[2][TILE];
     SHARED u32 all_keys[2][TILE];
-    Tile tile;
-    if (!take_tile<GROUPS>(tile, tiles)) return;
-    int head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int group = group_of_warp<GROUPS>();
-    bool is_idle = GROUPS > 1 && any_lane(tile.first + group * TILE >= tile.length);
-    u64 stride = (u64)heads.num_heads * D, at = tile.start * stride + head * D;
+    Share<D, GROUPS> share;
+    if (!share.take(tiles, heads)) return;
+    const auto &[tile, head, lane, group, is_idle, row, stride, at] = share;
     T *keys = tile_memory<T>(), *values = keys + GROUPS * Pitch<D>::SIZE;
     Stages<D, GROUPS, T> stages = {values + GROUPS * Pitch<D>::SIZE};
     copy_own<D, GROUPS>(keys, k + at, tile, stride);
@@ -175,7 +181,6 @@ __device__ inline void backward_keys(const T *q, const T *k, const T *v, const T
     Reread<D, T> left_keys = {keys + group * Pitch<D>::SIZE};
     Reread<D, T> left_values = {values + group * Pitch<D>::SIZE};
     stages.fill(0, q + at, dcontext + at, tile.length, stride);
-    u32 row = tile.first + 16 * warp + lane / 4;
     float dk_sums[D / 8][4] = {}, dv_sums[D / 8][4] = {};
     float scale = heads.scale * LOG2_E;
     for (int number = 0; (u32)number * TILE < tile.length; number++) {
@@ -234,12 +239,9 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
                                         const float *log_sums, const float *deltas, T *dq,
                                         const Tile *tiles, Heads heads, Dropout dropout) {
     const int GROUPS = queries_shape(D).groups;
-    Tile tile;
-    if (!take_tile<GROUPS>(tile, tiles)) return;
-    int head = blockIdx.y, lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    int group = group_of_warp<GROUPS>();
-    bool is_idle = GROUPS > 1 && any_lane(tile.first + group * TILE >= tile.length);
-    u64 stride = (u64)heads.num_heads * D, at = tile.start * stride + head * D;
+    Share<D, GROUPS> share;
+    if (!share.take(tiles, heads)) return;
+    const auto &[tile, head, lane, group, is_idle, row, stride, at] = share;
     T *queries = tile_memory<T>(), *gradients = queries + GROUPS * Pitch<D>::SIZE;
     Stages<D, GROUPS, T> stages = {gradients + GROUPS * Pitch<D>::SIZE};
     copy_own<D, GROUPS>(queries, q + at, tile, stride);
@@ -247,7 +249,6 @@ __device__ inline void backward_queries(const T *q, const T *k, const T *v, cons
     Reread<D, T> left_queries = {queries + group * Pitch<D>::SIZE};
     Reread<D, T> left_gradients = {gradients + group * Pitch<D>::SIZE};
     stages.fill(0, k + at, v + at, tile.length, stride);
-    u32 row = tile.first + 16 * warp + lane / 4;
     float row_sums[2], row_deltas[2];
     u32 key = query_key(dropout, tile.start, row, heads.num_heads, head);
     for (int r = 0; r < 2; r++) {

@@ -27,6 +27,7 @@ mod tiles;
 mod upload;
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use candle_core::cuda_backend::cudarc::driver::sys::{self, CUfunction_attribute as Attribute};
@@ -93,49 +94,37 @@ impl Source {
     }
 }
 
-/// What has been loaded, by context and source: files, and their kernels with the bytes of shared
-/// memory that they may have.
-#[derive(Default)]
+/// A file that has been loaded, and those of its kernels that were asked for, with the bytes of dynamic
+/// shared memory that they may have.
 struct Loaded {
-    modules: HashMap<(usize, Source), Arc<CudaModule>>,
-    kernels: HashMap<(usize, Source), HashMap<String, (CudaFunction, usize)>>,
+    module: Arc<CudaModule>,
+    kernels: HashMap<String, (CudaFunction, usize)>,
 }
 
 impl Loaded {
-    fn module(&mut self, gpu: &Gpu, source: Source) -> Result<Arc<CudaModule>> {
-        let stream = gpu.inner.cuda_stream();
-        let context = stream.context();
-        let key = (context.cu_ctx() as usize, source);
-        if let Some(module) = self.modules.get(&key) {
-            return Ok(Arc::clone(module));
-        }
+    fn new(gpu: &Gpu, source: Source) -> Result<Self> {
         let fatbin = Ptx::from_binary(source.fatbin().to_vec());
-        let module = context.load_module(fatbin).w()?;
-        self.modules.insert(key, Arc::clone(&module));
-        Ok(module)
+        let stream = gpu.inner.cuda_stream();
+        Ok(Self {
+            module: stream.context().load_module(fatbin).w()?,
+            kernels: HashMap::new(),
+        })
     }
 
     /// A kernel that may have `shared` bytes; the driver is asked once.
-    fn kernel(
-        &mut self,
-        gpu: &Gpu,
-        source: Source,
-        name: &str,
-        shared: usize,
-    ) -> Result<CudaFunction> {
-        let key = (gpu.inner.cuda_stream().context().cu_ctx() as usize, source);
-        let known = self.kernels.get(&key).and_then(|of| of.get(name));
-        if let Some((kernel, _)) = known.filter(|(_, most)| shared <= *most) {
+    fn kernel(&mut self, name: &str, shared: usize) -> Result<CudaFunction> {
+        if let Some((kernel, most)) = self.kernels.get(name)
+            && shared <= *most
+        {
             return Ok(kernel.clone());
         }
-        let kernel = self.module(gpu, source)?.load_function(name).w()?;
+        let kernel = self.module.load_function(name).w()?;
         if shared > USUAL_SHARED {
             let attribute = Attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
             kernel.set_attribute(attribute, shared as i32).w()?;
         }
         let known = (kernel.clone(), shared.max(USUAL_SHARED));
-        let of_source = self.kernels.entry(key).or_default();
-        of_source.insert(name.to_owned(), known);
+        self.kernels.insert(name.to_owned(), known);
         Ok(kernel)
     }
 }
@@ -376,11 +365,16 @@ impl Gpu {
     }
 
     fn function(&self, source: Source, name: &str, shared: usize) -> Result<CudaFunction> {
-        static LOADED: OnceLock<Mutex<Loaded>> = OnceLock::new();
+        static LOADED: OnceLock<Mutex<HashMap<(usize, Source), Loaded>>> = OnceLock::new();
         let Ok(mut loaded) = LOADED.get_or_init(Mutex::default).lock() else {
             bail!("a thread failed while it loaded kernels");
         };
-        loaded.kernel(self, source, name, shared)
+        let context = self.inner.cuda_stream().context().cu_ctx() as usize;
+        let loaded = match loaded.entry((context, source)) {
+            Entry::Occupied(file) => file.into_mut(),
+            Entry::Vacant(place) => place.insert(Loaded::new(self, source)?),
+        };
+        loaded.kernel(name, shared)
     }
 }
 

@@ -6,6 +6,8 @@
 //! they compute is the same but for the order of sums within a product. The environment variable
 //! [`VARIABLE`] chooses; without it *mma* is taken, as *wgmma* has not run on a GPU yet.
 
+use std::sync::OnceLock;
+
 use candle_core::{Result, bail};
 
 use super::{Gpu, Grid, Source, THREADS};
@@ -45,8 +47,12 @@ impl Pass {
 impl Set {
     /// The set that the environment asks for, on this device.
     pub(super) fn of(gpu: &Gpu) -> Result<Self> {
-        let asked = std::env::var_os(VARIABLE);
-        let asked = asked.as_ref().map(|name| name.to_string_lossy());
+        // Asked once: every pass of every block comes by here.
+        static ASKED: OnceLock<Option<String>> = OnceLock::new();
+        let asked = ASKED.get_or_init(|| {
+            let name = std::env::var_os(VARIABLE)?;
+            Some(name.to_string_lossy().into_owned())
+        });
         Self::named(asked.as_deref(), || {
             let stream = gpu.inner.cuda_stream();
             let capability = stream.context().compute_capability();
